@@ -1,0 +1,53 @@
+"""Runs one client command: the event loop, the client, and what is said when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from coordsvc.cli.client_options import ClientOptions
+from coordsvc.cli.failure import describe_failure
+from coordsvc.errors import BadArgumentsError, CoordError
+from coordsvc.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from coordsvc.client.unary import UnaryClient
+
+INTERRUPTED = 130
+"""What shells say of a program that Ctrl-C ended."""
+
+
+def run_client(
+    options: ClientOptions,
+    action: Callable[[UnaryClient], Awaitable[None]],
+    path: str | None = None,
+) -> None:
+    """Ends the process unless `action` succeeds; an error becomes one line on standard error."""
+    # gRPC's own remarks about connections would stand between the user and that line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        asyncio.run(_run(options, action))
+    except CoordError as error:
+        fail(error, options, path)
+    except UnicodeEncodeError:
+        fail(BadArgumentsError("not valid UTF-8"), options, path)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def fail(error: CoordError, options: ClientOptions, path: str | None) -> None:
+    """Say why, and end the process."""
+    click.echo(describe_failure(error, path, as_json=options.as_json), err=True)
+    sys.exit(int(ExitStatus.REFUSED))
+
+
+async def _run(options: ClientOptions, action: Callable[[UnaryClient], Awaitable[None]]) -> None:
+    from coordsvc.client.unary import UnaryClient  # here: --help should not wait for grpc
+
+    async with UnaryClient(options.config) as client:
+        await action(client)

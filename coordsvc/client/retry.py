@@ -1,0 +1,108 @@
+"""Whether a failed attempt may be repeated: pure decisions, apart from doing it.
+
+What decides is the error's type, never its text. A read, or a call that does nothing twice, may
+always be repeated. A write only when it was certainly not applied, or when it carries a request
+number, under which the cluster answers a repetition as the first time.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+
+from coordsvc.client.options import ClientConfig
+from coordsvc.errors import (
+    Applied,
+    CoordError,
+    OutcomeUnknownError,
+    SessionError,
+    UnavailableError,
+)
+
+
+class Repeatable(Enum):
+    """What happens when a call is made twice."""
+
+    ALWAYS = "always"
+    """Nothing else than the first time: a read, a heartbeat, a numbered write."""
+
+    IF_NOT_APPLIED = "if not applied"
+    """A second effect, or a misleading refusal: a write without a request number."""
+
+
+class ConnectionFailedError(UnavailableError):
+    """No replica answered. The request was certainly not applied (it may have been a read)."""
+
+
+class UnreachableError(ConnectionFailedError):
+    """There was not even a connection, so nothing was sent."""
+
+
+def may_retry(error: CoordError, repeatable: Repeatable) -> bool:
+    """Whether the same request may be sent again after `error`."""
+    if isinstance(error, UnavailableError):
+        return True
+    return isinstance(error, OutcomeUnknownError) and repeatable is Repeatable.ALWAYS
+
+
+def is_endpoint_to_blame(error: CoordError) -> bool:
+    """Whether another replica is more likely to answer. Without a quorum none may; but the one
+    that says so may be the one that is cut off."""
+    return isinstance(error, UnavailableError | OutcomeUnknownError)
+
+
+class Failures:
+    """The failed attempts of one call, and what follows from all of them."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._give_up_at = time.monotonic() + config.unreachable_timeout_ms / 1000
+        self._count = 0
+        self._last: CoordError | None = None
+        self._unknown: CoordError | None = None
+        self._was_reached = False
+
+    def add(self, error: CoordError) -> None:
+        self._count += 1
+        self._last = error
+        if not isinstance(error, UnreachableError):
+            self._was_reached = True
+        if isinstance(error, OutcomeUnknownError):
+            self._unknown = error
+
+    def pause_seconds(self) -> float:
+        """How long to wait before the next attempt."""
+        assert self._last is not None
+        config = self._config
+        least, most = config.retry_delay_ms_min, config.retry_delay_ms_max
+        pause_ms = delay_ms(self._count, len(config.endpoints), least, most)
+        return max(pause_ms, self._last.retry_after_ms) / 1000
+
+    def is_hopeless(self) -> bool:
+        """Nobody could be connected to for so long that the endpoints are probably wrong."""
+        return not self._was_reached and time.monotonic() >= self._give_up_at
+
+    def verdict(self) -> CoordError:
+        """What the caller is told. An attempt whose outcome is unknown stays so: a later one that
+        was certainly not applied, or came after the session's end, proves nothing about it."""
+        assert self._last is not None
+        if not self._was_reached:
+            return UnreachableError(f"cannot connect to {' or '.join(self._config.endpoints)}")
+        if self._unknown is None:
+            return self._last
+        if isinstance(self._last, UnavailableError):
+            return self._unknown
+        if isinstance(self._last, SessionError):
+            self._last.applied = Applied.UNKNOWN
+        return self._last
+
+
+def delay_ms(failures: int, endpoint_count: int, least: int, most: int) -> int:
+    """How long to wait after the n-th failure in a row: not at all until each endpoint was tried
+    once, then twice as long from round to round."""
+    assert failures > 0
+    rounds = failures // endpoint_count
+    if rounds == 0:
+        return 0
+    doublings = min(rounds - 1, 16)
+    return min(most, least << doublings)

@@ -1,0 +1,231 @@
+"""The messages replicas exchange, and their bytes.
+
+A frame is four bytes of length and msgpack of `[sender's term, message]`. Nothing here is ever
+pickled, and a message of a kind that is not in this file closes its connection. Every message
+carries the term its sender was in when it was said: a reply of another term must not count.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+FORMAT_VERSION = 1
+FORMAT_VERSION_MIN = 1
+MAGIC = "coordsvc-peer"
+HELLO_BYTES_MAX = 4096
+LENGTH = struct.Struct(">I")
+
+
+class PeerProtocolError(Exception):
+    """The other side broke the protocol; its connection is closed."""
+
+
+# -------------------------------------------------------------------------------- handshake
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """First frame of either side. `cluster_id` is empty while not known; `term` and `last_index`
+    let the other side notice that this one has forgotten what it once acknowledged."""
+
+    magic: str
+    format_version: int
+    format_version_min: int
+    cluster_id: bytes
+    replica_id: int
+    wanted_id: int
+    uuid: bytes
+    term: int
+    last_index: int
+    frame_bytes_max: int
+    member_ids: tuple[int, ...]
+    process: bytes = b""
+    """Random per process: one that still runs has forgotten nothing."""
+
+
+class Verdict(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """Second frame of either side. `forgotten`: you acknowledged more to me than you hold now."""
+
+    accepted: bool
+    forgotten: bool
+    reason: str
+
+
+Handshake: TypeAlias = Hello | Verdict
+
+# ------------------------------------------------------------------------------------- Raft
+
+
+class AppendEntries(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=10):
+    """`entries` are (term, payload), contiguous from prev_index + 1."""
+
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    entries: tuple[tuple[int, bytes], ...]
+
+
+class AppendReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=11):
+    """Success: everything below `next_index` is held. Otherwise `next_index` is a hint where to
+    go on. `memoryless`: the sender may have forgotten; its word counts only if all agree."""
+
+    success: bool
+    next_index: int
+    memoryless: bool
+
+
+class RequestVote(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=12):
+    last_index: int
+    last_term: int
+
+
+class ResponseVote(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=13):
+    memoryless: bool
+
+
+class TimeoutNow(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=14):
+    pass
+
+
+class PreVote(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=15):
+    """Would you vote for me in `next_term`?"""
+
+    attempt: int
+    next_term: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=16):
+    attempt: int
+    granted: bool
+    memoryless: bool
+
+
+class Round(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
+    """A leader asks who still follows it. `confirmed` is its latest round with a majority."""
+
+    number: int
+    confirmed: int
+
+
+class RoundReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=18):
+    number: int
+    memoryless: bool
+
+
+class ReadIndex(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
+    request: int
+
+
+class ReadIndexReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
+    request: int
+    index: int
+
+
+class Forward(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=21):
+    """One batch of the sender, as it will stand in an entry."""
+
+    incarnation: int
+    seq: int
+    commands: int
+    batch: bytes
+
+
+class TermNotice(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
+    """Answers a message of an older term; the envelope says the present one."""
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
+    pass
+
+
+# ---------------------------------------------------------- side messages for the server
+
+
+class Touch(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=40):
+    """Sessions heard by the sender: (session_id, milliseconds since)."""
+
+    term: int
+    report_id: int
+    sessions: tuple[tuple[int, int], ...]
+
+
+class TouchAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=41):
+    """The leader of `term` has taken the report, and a majority confirmed it since."""
+
+    term: int
+    report_id: int
+
+
+class ReplicaInfo(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=42):
+    """What a replica tells the others about itself, for Cluster.Status."""
+
+    replica_id: int
+    role: int
+    client_address: str
+    peer_address: str
+    term: int
+    applied_zxid: int
+    applied_index: int
+    commit_index: int
+    sessions: int
+    version: str
+    features: tuple[str, ...]
+
+
+RaftMessage: TypeAlias = (
+    AppendEntries
+    | AppendReply
+    | RequestVote
+    | ResponseVote
+    | TimeoutNow
+    | PreVote
+    | PreVoteReply
+    | Round
+    | RoundReply
+    | ReadIndex
+    | ReadIndexReply
+    | Forward
+    | TermNotice
+    | Ping
+)
+SideMessage: TypeAlias = Touch | TouchAck | ReplicaInfo
+Message: TypeAlias = RaftMessage | SideMessage
+
+SKIPS_THE_DISK: frozenset[type] = frozenset(
+    {AppendEntries, TimeoutNow, PreVote, PreVoteReply, Round, RoundReply, ReadIndex,
+     ReadIndexReply, Forward, Touch, TouchAck, Ping}
+)  # fmt: skip
+"""Messages that promise nothing about the sender's disk. All others leave only when everything
+the sender had appended when it said them is synced."""
+
+_encoder = msgspec.msgpack.Encoder()
+_message_decoder = msgspec.msgpack.Decoder(tuple[int, Message])
+_handshake_decoder: msgspec.msgpack.Decoder[Handshake] = msgspec.msgpack.Decoder(Handshake)
+
+
+def encode_frame(term: int, message: Message) -> bytes:
+    body = _encoder.encode((term, message))
+    return LENGTH.pack(len(body)) + body
+
+
+def encode_handshake(message: Handshake) -> bytes:
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def decode_message(body: bytes | memoryview) -> tuple[int, Message]:
+    try:
+        return _message_decoder.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise PeerProtocolError(f"undecodable message: {error}") from error
+
+
+def decode_handshake(body: bytes | memoryview) -> Handshake:
+    try:
+        return _handshake_decoder.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise PeerProtocolError(f"undecodable handshake: {error}") from error

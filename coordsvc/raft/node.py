@@ -1,0 +1,504 @@
+"""The Raft rules: elections, appending, committing. No sockets, no disk, no waiting.
+
+The node is told messages, links and time, and says messages through `send`; the journal and the
+transport see to it that a promise leaves only when the disk keeps it. The rules the library has
+otherwise, and why they are replaced:
+
+* An append truncates on a proven conflict only; what lies beyond a matching message stays, and the
+  commit index moves to the end of what that message covers. The library cuts on every append, so a
+  late copy of an old message removes entries that were acknowledged.
+* A leader counts itself only up to what its own disk holds, and members whose memory is in doubt
+  only when all agree (`quorum.py`).
+* Before an election the others are asked whether they would vote (pre-vote), so that a replica
+  that was cut off does not depose a healthy leader. A broken connection to the leader starts that
+  at once. Ref: Raft dissertation, 9.6.
+* After a stall of this process, what waits in its sockets is handled before anyone is judged.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from coordsvc.raft.adapter import CANDIDATE, FOLLOWER, LEADER, RaftAdapter
+from coordsvc.raft.clock import Clock
+from coordsvc.raft.journal import WalJournal
+from coordsvc.raft.messages import (
+    AppendEntries,
+    AppendReply,
+    Message,
+    PeerProtocolError,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    ResponseVote,
+    TermNotice,
+    TimeoutNow,
+)
+from coordsvc.raft.quorum import is_quorum
+from coordsvc.raft.settings import ReplicaSettings
+
+STALL_S = 0.2
+"""A turn that comes so late means this process stood still."""
+AFTER_STALL_S = 0.1
+"""How long the sockets are given to speak after a stall before anyone is judged."""
+LEADER_LOST_S = (0.005, 0.05)
+"""A replica whose connection to the leader broke asks for votes after a time in this range."""
+RETRY_S = (0.05, 0.2)
+"""First wait after a failed election without a leader; doubles up to the election timeout."""
+
+Window = deque[tuple[int, int]]
+"""Unacknowledged appends to one peer: (last index, bytes)."""
+
+
+class TwoLeadersError(AssertionError):
+    """Another replica leads in this replica's own term: the cluster's promise is broken."""
+
+
+class RaftNode(RaftAdapter):
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        journal: WalJournal,
+        clock: Clock,
+        rng: random.Random,
+        send: Callable[[int, Message], None],
+        *,
+        memoryless: bool,
+        on_role: Callable[[int, int], None],
+    ) -> None:
+        self._send = send
+        self._on_role = on_role
+        self.memoryless = memoryless
+        """Whether this replica may have forgotten; cleared when its disk says otherwise."""
+        self.linked: set[int] = set()
+        self.peer_memoryless: set[int] = set()
+        self._windows: dict[int, Window] = {i: deque() for i in settings.peer_ids}
+        self._probing: set[int] = set(settings.peer_ids)
+        """Peers whose log is not known to match yet: one append at a time, for each message sent
+        ahead of the first answer would be refused and sent again."""
+        self._votes: dict[int, bool] = {}
+        self._pre_votes: dict[int, bool] | None = None
+        self._attempt = 0
+        self._failed_attempts = 0
+        self._leader_heard_at = -1e9
+        self._leader_lost = False
+        self._last_tick: float | None = None
+        self._judge_from = 0.0
+        self._append_due = False
+        self._next_heartbeat = 0.0
+        self._peers = settings.peer_ids
+        self.elections_started = 0
+        self.truncated_entries = 0
+        super().__init__(settings, journal, clock, rng, self._role_changed)
+        # Nobody is known to lead yet; a cluster of one need not wait for anybody.
+        first_wait = rng.uniform(*RETRY_S) if self._peers else 0.0
+        self.election_deadline = clock.monotonic() + first_wait
+
+    journal: WalJournal
+
+    # ------------------------------------------------------------------------ time
+
+    def tick(self, now: float) -> None:
+        """Timers, and for a leader the commit rule. Called once a turn."""
+        stalled = self._last_tick is not None and now - self._last_tick > STALL_S
+        self._last_tick = now
+        if stalled:
+            self._judge_from = now + AFTER_STALL_S
+            self._leader_heard_at = max(self._leader_heard_at, now - STALL_S)
+        if self.role == LEADER:
+            self.advance_commit()
+            if now >= self._judge_from:
+                self._step_down_without_majority(now)
+        elif now >= self.election_deadline and now >= self._judge_from:
+            self._deadline_passed(now)
+
+    def _step_down_without_majority(self, now: float) -> None:
+        since = now - self.settings.leader_fallback_s
+        heard = {self.settings.replica_id}
+        heard.update(peer for peer in self._peers if self.heard_at(peer) > since)
+        if not self._is_quorum(heard):
+            self.step_down(now)
+
+    def step_down(self, now: float) -> None:
+        self.set_leader(None)
+        self.role = FOLLOWER
+        self.election_deadline = now + self._SyncObj__generateRaftTimeout()
+
+    def _is_quorum(self, agreeing: set[int]) -> bool:
+        in_doubt = set(self.peer_memoryless)
+        if self.memoryless:
+            in_doubt.add(self.settings.replica_id)
+        return is_quorum(len(self._peers) + 1, agreeing, in_doubt)
+
+    # ------------------------------------------------------------------------ elections
+
+    def _deadline_passed(self, now: float) -> None:
+        self.election_deadline = now + self._retry_after()
+        self._failed_attempts += 1
+        if self.memoryless and len(self.linked) < len(self._peers):
+            # Its log may lack what it acknowledged; it may lead only if everybody agrees.
+            return
+        if self.transfer_in_progress or not self._peers:
+            self._campaign(now)
+        else:
+            self._ask_before_campaign()
+
+    def _retry_after(self) -> float:
+        low, high = RETRY_S
+        factor = min(2.0**self._failed_attempts, self.settings.election_timeout_s_max / high)
+        return self.rng.uniform(low, high) * factor
+
+    def _ask_before_campaign(self) -> None:
+        self.set_leader(None)
+        self._attempt += 1
+        self._pre_votes = {self.settings.replica_id: self.memoryless}
+        question = PreVote(
+            self._attempt, self.term + 1, self.journal.last_index, self.journal.last_term
+        )
+        for peer in self._peers:
+            self._send(peer, question)
+
+    def _campaign(self, now: float) -> None:
+        self.elections_started += 1
+        self.transfer_in_progress = False  # A transfer is worth one attempt.
+        self._pre_votes = None
+        self.set_leader(None)
+        self.role = CANDIDATE
+        self.set_term(self.term + 1, str(self.settings.replica_id))
+        self._votes = {self.settings.replica_id: self.memoryless}
+        request = RequestVote(self.journal.last_index, self.journal.last_term)
+        for peer in self._peers:
+            self._send(peer, request)
+        self._count_votes(now)
+
+    def _count_votes(self, now: float) -> None:
+        in_doubt = [voter for voter, memoryless in self._votes.items() if memoryless]
+        if is_quorum(len(self._peers) + 1, self._votes, in_doubt):
+            self._failed_attempts = 0
+            self._leader_lost = False
+            for window in self._windows.values():
+                window.clear()
+            self._probing = set(self._peers)
+            self.become_leader()
+
+    def _log_is_behind(self, last_index: int, last_term: int) -> bool:
+        """Whether a log that ends so must not win over this one. Ref: Raft 5.4.1."""
+        return (last_term, last_index) < (self.journal.last_term, self.journal.last_index)
+
+    def _would_vote(self, question: PreVote, now: float) -> bool:
+        if question.next_term <= self.term or self.role == LEADER:
+            return False
+        if self._log_is_behind(question.last_index, question.last_term):
+            return False
+        silent_for = now - self._leader_heard_at
+        return self._leader_lost or silent_for >= self.settings.election_timeout_s_min
+
+    # ------------------------------------------------------------------------ links
+
+    def link_up(self, peer: int, *, forgotten: bool) -> None:
+        """A new connection to a peer: what the old one carried may be lost. `forgotten`: it holds
+        less than it acknowledged, so nothing is known of its log any more."""
+        self.linked.add(peer)
+        self._windows[peer].clear()
+        self._probing.add(peer)
+        if forgotten:
+            self.peer_memoryless.add(peer)
+        if self.role == LEADER:
+            if forgotten:
+                self.set_match_index(peer, 0)
+            following = max(self.match_index(peer), self.journal.base_index) + 1
+            self.set_next_index(peer, following if self.match_index(peer) else self._end_index())
+            self._append_due = True
+
+    def _end_index(self) -> int:
+        return self.journal.last_index + 1
+
+    def link_down(self, peer: int, now: float) -> None:
+        self.linked.discard(peer)
+        self._windows[peer].clear()
+        if self.role != LEADER and self.leader_id == peer:
+            self._leader_lost = True
+            self._failed_attempts = 0
+            self.election_deadline = min(
+                self.election_deadline, now + self.rng.uniform(*LEADER_LOST_S)
+            )
+
+    # ------------------------------------------------------------------------ messages
+
+    def receive(self, peer: int, term: int, message: Message, now: float) -> None:
+        """A Raft message from a member. Raises PeerProtocolError for what no member may say."""
+        if not self.admit(peer, term, message, now):
+            return
+        if isinstance(message, AppendEntries):
+            self._on_append_entries(peer, message, now)
+        elif isinstance(message, AppendReply):
+            self._on_append_reply(peer, message, now)
+        elif isinstance(message, PreVote):
+            self._on_pre_vote(peer, message, now)
+        elif isinstance(message, PreVoteReply):
+            self._on_pre_vote_reply(peer, message, now)
+        elif isinstance(message, RequestVote):
+            self._on_request_vote(peer, message)
+        elif isinstance(message, ResponseVote):
+            self._on_response_vote(peer, message, now)
+        elif isinstance(message, TimeoutNow):
+            self._on_timeout_now(peer)
+
+    def admit(self, peer: int, term: int, message: Message, now: float) -> bool:
+        """Whether a message of that term is to be handled. A higher term is taken over, whoever
+        says it: a leader then steps down and campaigns, for the sender would otherwise refuse it
+        for ever and pre-vote would keep the sender from leading."""
+        if term > self.term:
+            self._take_over_term(term, now)
+        elif term < self.term:
+            if not isinstance(message, (TermNotice, AppendReply, ResponseVote, PreVoteReply)):
+                self._send(peer, TermNotice())
+            return False
+        return True
+
+    def _take_over_term(self, term: int, now: float) -> None:
+        was_leader = self.role == LEADER
+        self.set_term(term, None)
+        self.transfer_in_progress = False
+        self._pre_votes = None
+        self.set_leader(None)
+        self.role = FOLLOWER
+        if was_leader:
+            self.election_deadline = now + self.rng.uniform(*RETRY_S)
+
+    def follow(self, peer: int, now: float) -> None:
+        """The leader of the present term has spoken."""
+        if self.role == LEADER:
+            raise TwoLeadersError(
+                f"replicas {self.settings.replica_id} and {peer} both lead in term {self.term}"
+            )
+        if not self.transfer_in_progress:
+            # While a transfer is pending, the old leader's messages must not postpone it.
+            self.election_deadline = now + self._SyncObj__generateRaftTimeout()
+        self._leader_heard_at = now
+        self._leader_lost = False
+        self._failed_attempts = 0
+        self._pre_votes = None
+        self.set_leader(peer)
+        self.role = FOLLOWER
+
+    def _on_append_entries(self, leader: int, message: AppendEntries, now: float) -> None:
+        self.follow(leader, now)
+        journal = self.journal
+        self._check_terms(message)
+        prev, prev_term, entries = message.prev_index, message.prev_term, message.entries
+        end = prev + len(entries)
+        if prev < self.commit_index:
+            # What is committed here is the same there; look at the rest only.
+            entries = entries[self.commit_index - prev :]
+            prev, prev_term = self.commit_index, journal.term_at(self.commit_index)
+            end = max(end, prev)
+        if prev > journal.last_index:
+            self._reply(leader, success=False, next_index=journal.last_index + 1)
+            return
+        if journal.term_at(prev) != prev_term:
+            first = journal.first_index_of_term(prev, self.commit_index)
+            self._reply(leader, success=False, next_index=max(self.commit_index + 1, first))
+            return
+        self._take_entries(prev, entries)
+        # To the end of what this message covers, never the log's end: what lies beyond may be
+        # another leader's, and never committed.
+        self.commit_index = max(self.commit_index, min(message.commit_index, end))
+        self._reply(leader, success=True, next_index=end + 1)
+
+    def _check_terms(self, message: AppendEntries) -> None:
+        term = message.prev_term
+        for entry_term, payload in message.entries:
+            if entry_term < term or entry_term > self.term or not payload:
+                raise PeerProtocolError(f"entries of terms {term}, {entry_term} in one append")
+            term = entry_term
+
+    def _take_entries(self, prev: int, entries: tuple[tuple[int, bytes], ...]) -> None:
+        journal = self.journal
+        for offset, (term, _) in enumerate(entries):
+            index = prev + 1 + offset
+            if index <= journal.last_index and journal.term_at(index) == term:
+                continue
+            if index <= journal.last_index:
+                assert index > self.commit_index, f"committed entry {index} would be truncated"
+                self.truncated_entries += journal.last_index - index + 1
+                journal.truncate_from(index)
+            for further, (entry_term, payload) in enumerate(entries[offset:]):
+                journal.add(payload, index + further, entry_term)
+            return
+
+    def _reply(self, leader: int, *, success: bool, next_index: int) -> None:
+        self._send(leader, AppendReply(success, next_index, self.memoryless))
+
+    def _on_append_reply(self, peer: int, message: AppendReply, now: float) -> None:
+        if self.role != LEADER:
+            return
+        self.heard_follower(peer, message.memoryless, now)
+        last = self.journal.last_index
+        match = self.match_index(peer)
+        if message.success:
+            self._probing.discard(peer)
+            match = max(match, min(message.next_index - 1, last))
+            self.set_match_index(peer, match)
+            self.set_next_index(peer, max(self.next_index(peer), match + 1))
+            window = self._windows[peer]
+            while window and window[0][0] <= match:
+                window.popleft()
+        else:
+            # A hint only ever lowers: replies to earlier messages are still on their way.
+            hint = max(match + 1, min(self.next_index(peer), message.next_index))
+            self.set_next_index(peer, max(hint, self.journal.base_index + 1))
+            self._probing.add(peer)
+            self._windows[peer].clear()
+        if self.next_index(peer) <= last:
+            self._append_due = True
+
+    def heard_follower(self, peer: int, memoryless: bool, now: float) -> None:
+        """A member of this term answered its leader."""
+        self.set_heard_at(peer, now)
+        if memoryless:
+            self.peer_memoryless.add(peer)
+        else:
+            self.peer_memoryless.discard(peer)
+
+    def _on_pre_vote(self, peer: int, question: PreVote, now: float) -> None:
+        granted = self._would_vote(question, now)
+        self._send(peer, PreVoteReply(question.attempt, granted, self.memoryless))
+
+    def _on_pre_vote_reply(self, peer: int, reply: PreVoteReply, now: float) -> None:
+        if self._pre_votes is None or reply.attempt != self._attempt or not reply.granted:
+            return
+        self._pre_votes[peer] = reply.memoryless
+        in_doubt = [voter for voter, memoryless in self._pre_votes.items() if memoryless]
+        if is_quorum(len(self._peers) + 1, self._pre_votes, in_doubt):
+            self._campaign(now)
+
+    def _on_request_vote(self, peer: int, message: RequestVote) -> None:
+        self.let_library_handle(
+            peer,
+            {
+                "type": "request_vote",
+                "term": self.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def _on_response_vote(self, peer: int, message: ResponseVote, now: float) -> None:
+        if self.role == CANDIDATE:
+            self._votes[peer] = message.memoryless
+            self._count_votes(now)
+
+    def _on_timeout_now(self, peer: int) -> None:
+        self.let_library_handle(peer, {"type": "timeout_now", "term": self.term})
+
+    def send_library_message(self, peer: int, message: dict[str, Any]) -> None:
+        if message["type"] == "response_vote":
+            self._send(peer, ResponseVote(self.memoryless))
+        elif message["type"] == "timeout_now":
+            self._send(peer, TimeoutNow())
+        else:
+            raise AssertionError(f"the library must not send {message['type']}")
+
+    # ------------------------------------------------------------------------ leading
+
+    def append(self, payload: bytes) -> int:
+        """Adds an entry of the present term; the leader only. Returns its index."""
+        assert self.role == LEADER, "only a leader appends"
+        index = self.journal.last_index + 1
+        self.journal.add(payload, index, self.term)
+        self._append_due = True
+        return index
+
+    def advance_commit(self) -> bool:
+        """Commits the largest index of the present term that a quorum holds durably; True when
+        it moved. Ref: Raft 5.4.2 for why only of the present term."""
+        held = {self.settings.replica_id: self.journal.durable_index}
+        for peer in self._peers:
+            held[peer] = self.match_index(peer)
+        for index in sorted(set(held.values()), reverse=True):
+            if index <= self.commit_index:
+                return False
+            holders = {replica_id for replica_id, held_to in held.items() if held_to >= index}
+            if self._is_quorum(holders):
+                if self.journal.term_at(index) != self.term:
+                    return False
+                self.commit_index = index
+                self._append_due = True  # So that followers answer their clients at once.
+                return True
+        return False
+
+    def send_due(self, now: float) -> None:
+        """Sends what followers lack, or a heartbeat when it is time. Called at a turn's end."""
+        if self.role == LEADER and (self._append_due or now >= self._next_heartbeat):
+            self.send_entries()
+
+    def send_entries(self) -> None:
+        self._append_due = False
+        self._next_heartbeat = self.clock.monotonic() + self.settings.heartbeat_s
+        encoded: dict[int, AppendEntries] = {}
+        for peer in self._peers:
+            if peer in self.linked:
+                self._send_entries_to(peer, encoded)
+
+    def _send_entries_to(self, peer: int, encoded: dict[int, AppendEntries]) -> None:
+        """At least one message, so that the commit index arrives; more while the window has room.
+        `encoded` shares messages among peers that stand at the same index."""
+        window = self._windows[peer]
+        window_bytes = sum(size for _, size in window)
+        while True:
+            index = self.next_index(peer)
+            full = (
+                peer in self._probing
+                or len(window) >= self.settings.append_window_messages
+                or window_bytes >= self.settings.append_window_bytes
+            )
+            if full and window:
+                return
+            message = encoded.get(index)
+            if message is None:
+                message = encoded[index] = self._append_message(index)
+            self._send(peer, message)
+            if not message.entries:
+                return
+            size = sum(len(payload) for _, payload in message.entries)
+            window_bytes += size
+            last_sent = message.prev_index + len(message.entries)
+            window.append((last_sent, size))
+            self.set_next_index(peer, last_sent + 1)
+            if last_sent >= self.journal.last_index:
+                return
+
+    def _append_message(self, index: int) -> AppendEntries:
+        journal = self.journal
+        entries: tuple[tuple[int, bytes], ...] = ()
+        if index <= journal.last_index:
+            records = journal.slice_from(index, self.settings.append_bytes_soft)
+            entries = tuple((term, payload) for payload, _, term in records)
+        prev = index - 1
+        return AppendEntries(prev, journal.term_at(prev), self.commit_index, entries)
+
+    def best_successor(self) -> int | None:
+        """The linked follower that holds the most and whose memory is not in doubt."""
+        candidates = [
+            (self.match_index(peer), -peer)
+            for peer in self._peers
+            if peer in self.linked and peer not in self.peer_memoryless
+        ]
+        return -max(candidates)[1] if candidates else None
+
+    def transfer_to(self, peer: int) -> bool:
+        """Asks a follower that holds everything to take over; False when none of it is so."""
+        if self.role != LEADER or self.match_index(peer) != self.journal.last_index:
+            return False
+        self.transferLeadership(self.nodes[peer])
+        return True
+
+    def _role_changed(self, old: int, new: int) -> None:
+        if old == LEADER:
+            for window in self._windows.values():
+                window.clear()
+        self._on_role(old, new)

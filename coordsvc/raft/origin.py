@@ -1,0 +1,240 @@
+"""The origin: what this replica's callers want written, numbered, sent, and sent again.
+
+Everything submitted in one turn becomes a *batch* with the next number of this replica's
+incarnation. A batch that has been sent never changes and stays until it is seen applied, whatever
+its callers do; after a fault all of them are sent again in order, and the state machine applies
+each number once. So a fault between replicas neither loses nor doubles a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+import msgspec
+
+from coordsvc.core.commands import (
+    APPLIED,
+    GAP,
+    VOID,
+    AppliedBatch,
+    ClientCommand,
+    OriginRegistered,
+    RegisterOrigin,
+    Reply,
+)
+from coordsvc.errors import (
+    CoordError,
+    LimitExceededError,
+    NoQuorumError,
+    OutcomeUnknownError,
+    ShuttingDownError,
+)
+from coordsvc.raft.settings import ReplicaSettings
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class _BatchFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The bytes of core's Batch, commands already encoded."""
+
+    replica_id: int
+    incarnation: int
+    seq: int
+    commands: tuple[msgspec.Raw, ...]
+
+
+class _Waiting(msgspec.Struct, gc=False):
+    raw: bytes
+    future: asyncio.Future[Reply]
+    deadline: float
+
+
+class SentBatch(msgspec.Struct, gc=False):
+    seq: int
+    commands: int
+    raw: bytes
+    waiters: list[tuple[asyncio.Future[Reply], float]]
+    sent_at: float
+
+
+def encode_registration(replica_id: int, nonce: bytes) -> bytes:
+    command = msgspec.Raw(_encoder.encode(RegisterOrigin(replica_id, nonce)))
+    return _encoder.encode(_BatchFrame(replica_id, 0, 0, (command,)))
+
+
+class Origin:
+    """`make_future` makes the futures handed out: one per caller, so that a caller that goes
+    away takes nothing with it but its own answer."""
+
+    def __init__(self, settings: ReplicaSettings, nonce: bytes, loop: asyncio.AbstractEventLoop):
+        self._settings = settings
+        self._loop = loop
+        self.nonce = nonce
+        self.registration = encode_registration(settings.replica_id, nonce)
+        self.incarnation = 0
+        """0 until the registration is seen applied."""
+        self._next_seq = 1
+        self._waiting: deque[_Waiting] = deque()
+        self._sent: OrderedDict[int, SentBatch] = OrderedDict()
+        self._bytes = 0
+        self._closed = False
+        self.resend_due = False
+        self.progress_at = 0.0
+
+    # ------------------------------------------------------------------ callers
+
+    def submit(self, command: ClientCommand, deadline: float, now: float) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        raw = _encoder.encode(command)
+        if self._closed:
+            future.set_exception(ShuttingDownError("this replica is shutting down"))
+        elif len(raw) > self._settings.entry_bytes_max:
+            future.set_exception(
+                LimitExceededError(
+                    f"a write of {len(raw)} bytes is above {self._settings.entry_bytes_max}"
+                )
+            )
+        elif self._bytes + len(raw) > self._settings.origin_bytes_max:
+            future.set_exception(
+                NoQuorumError(
+                    f"{self._bytes} bytes of writes wait to be committed; retry later",
+                    retry_after_ms=200,
+                )
+            )
+        elif deadline <= now:
+            future.set_exception(NoQuorumError("the deadline had passed before the write was sent"))
+        else:
+            self._bytes += len(raw)
+            self._waiting.append(_Waiting(raw, future, deadline))
+        return future
+
+    def close(self) -> None:
+        """No new writes; those proposed may still finish."""
+        self._closed = True
+        self.refuse_waiting(ShuttingDownError("this replica is shutting down"))
+
+    def refuse_waiting(self, error: CoordError) -> None:
+        """Answers what has not been sent: certainly not applied."""
+        waiting, self._waiting = self._waiting, deque()
+        for item in waiting:
+            self._bytes -= len(item.raw)
+            _fail(item.future, error)
+
+    def check_deadlines(self, now: float) -> None:
+        kept: deque[_Waiting] = deque()
+        for item in self._waiting:
+            if item.future.done():
+                self._bytes -= len(item.raw)
+            elif item.deadline <= now:
+                self._bytes -= len(item.raw)
+                _fail(item.future, NoQuorumError("no leader took the write within its deadline"))
+            else:
+                kept.append(item)
+        self._waiting = kept
+        for batch in self._sent.values():
+            latest = batch.sent_at + self._settings.unknown_outcome_after_s
+            for future, deadline in batch.waiters:
+                if now >= min(deadline, latest):
+                    _fail(future, OutcomeUnknownError("the write was proposed and not decided yet"))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def undecided(self) -> int:
+        """Commands sent and not seen applied."""
+        return sum(batch.commands for batch in self._sent.values())
+
+    # ------------------------------------------------------------------ batches
+
+    def cut(self, now: float) -> Iterator[SentBatch]:
+        """New batches out of what waits, in order. What its caller has given up, or whose
+        deadline has passed, is not proposed any more."""
+        assert self.incarnation, "batches need the incarnation"
+        while self._waiting:
+            raws: list[msgspec.Raw] = []
+            waiters: list[tuple[asyncio.Future[Reply], float]] = []
+            size = 0
+            while self._waiting and len(raws) < self._settings.entry_commands_max:
+                item = self._waiting[0]
+                if raws and size + len(item.raw) > self._settings.entry_bytes_max:
+                    break
+                self._waiting.popleft()
+                if item.future.done() or item.deadline <= now:
+                    self._bytes -= len(item.raw)
+                    _fail(
+                        item.future, NoQuorumError("the deadline passed before the write was sent")
+                    )
+                    continue
+                raws.append(msgspec.Raw(item.raw))
+                waiters.append((item.future, item.deadline))
+                size += len(item.raw)
+            if raws:
+                yield self._number(raws, size, waiters, now)
+
+    def _number(
+        self,
+        raws: list[msgspec.Raw],
+        size: int,
+        waiters: list[tuple[asyncio.Future[Reply], float]],
+        now: float,
+    ) -> SentBatch:
+        frame = _BatchFrame(
+            self._settings.replica_id, self.incarnation, self._next_seq, tuple(raws)
+        )
+        batch = SentBatch(self._next_seq, len(raws), _encoder.encode(frame), waiters, now)
+        self._bytes += len(batch.raw) - size
+        if not self._sent:
+            self.progress_at = now
+        self._sent[batch.seq] = batch
+        self._next_seq += 1
+        return batch
+
+    def sent(self) -> list[SentBatch]:
+        """All batches not seen applied, in order."""
+        return list(self._sent.values())
+
+    def stuck(self, now: float) -> bool:
+        """Whether something sent has made no progress for an election timeout."""
+        late = self.progress_at + self._settings.election_timeout_s_min
+        return bool(self._sent) and now >= late
+
+    # ------------------------------------------------------------------ applied
+
+    def registered(self, reply: Reply, now: float) -> None:
+        """The registration with this origin's nonce was applied."""
+        assert isinstance(reply.result, OriginRegistered)
+        if not self.incarnation:
+            self.incarnation = reply.result.incarnation
+            self.progress_at = now
+
+    def on_applied(
+        self, batch: AppliedBatch, now: float
+    ) -> list[tuple[asyncio.Future[Reply], Reply]]:
+        """What an applied batch of this replica answers, to be resolved after the slice."""
+        if not self.incarnation or batch.incarnation != self.incarnation:
+            return []
+        if batch.status == GAP:
+            self.resend_due = True
+        assert batch.status != VOID, (
+            f"replica {self._settings.replica_id} was registered by another process"
+        )
+        if batch.status != APPLIED:
+            return []
+        self.progress_at = now
+        sent = self._sent.pop(batch.seq)
+        self._bytes -= len(sent.raw)
+        assert len(batch.replies) == len(sent.waiters)
+        return [
+            (future, reply)
+            for (future, _), reply in zip(sent.waiters, batch.replies, strict=True)
+            if not future.done()
+        ]
+
+
+def _fail(future: asyncio.Future[Reply], error: CoordError) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,585 @@
+"""One replica's part in the cluster: what the server submits to, turn by turn.
+
+Everything that arrived in one turn of the loop is handled in one order: peer messages as they
+came, then timers, commit and step-down, a slice of applying, merging batches into log entries,
+sending, and last the WAL gets what was appended, as one group. So hundreds of writes share one
+entry, one round of appends and one sync. The turn never waits: the WAL reports what is synced, and
+that is another turn.
+
+Runs on one asyncio loop. Anything unexpected in here ends the process through `on_fatal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from coordsvc.core.commands import ClientCommand, InitCluster, LeaderCommand, Reply
+from coordsvc.core.machine import Machine
+from coordsvc.errors import CoordError, NoQuorumError, ShuttingDownError
+from coordsvc.raft.adapter import LEADER
+from coordsvc.raft.applier import Applier
+from coordsvc.raft.clock import Clock, SystemClock
+from coordsvc.raft.confirm import Confirmations
+from coordsvc.raft.hooks import Hooks
+from coordsvc.raft.journal import LogStore, WalJournal
+from coordsvc.raft.messages import (
+    FORMAT_VERSION,
+    FORMAT_VERSION_MIN,
+    MAGIC,
+    Forward,
+    Hello,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    ReplicaInfo,
+    Round,
+    RoundReply,
+    SideMessage,
+    Touch,
+    TouchAck,
+)
+from coordsvc.raft.node import STALL_S, RaftNode
+from coordsvc.raft.origin import Origin
+from coordsvc.raft.outbox import Outbox
+from coordsvc.raft.peer_memory import PeerMemories
+from coordsvc.raft.proposer import Proposer
+from coordsvc.raft.settings import ReplicaSettings
+from coordsvc.raft.transport import LinkInfo, PeerNetwork, hello_fault
+
+logger = logging.getLogger(__name__)
+
+_TermBound: TypeAlias = Round | RoundReply | Forward | ReadIndex | ReadIndexReply
+"""Messages that mean something within their term only."""
+
+TIMER_S = 0.02
+HOUSEKEEPING_S = 0.1
+
+
+class RecoveredLog(Protocol):
+    base_index: int
+    base_term: int
+    entries: list[tuple[bytes, int, int]]
+    term: int
+    voted_for: str | None
+    voter: bool
+    ambiguous_cut: bool
+
+
+class Wal(LogStore, Protocol):
+    @property
+    def recovered(self) -> RecoveredLog: ...
+    def set_voter(self, voter: bool) -> None: ...
+    def flush(self) -> None: ...
+
+
+class SilentDiskError(OSError):
+    """The disk has completed nothing for too long."""
+
+
+@dataclass(frozen=True)
+class ReplicaStatistics:
+    term: int
+    role: int
+    leader_id: int | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    durable_index: int
+    log_bytes: int
+    writes_waiting: int
+    writes_undecided: int
+    elections_started: int
+    leader_changes: int
+    truncated_entries: int
+    memoryless: bool
+    ready: bool
+    linked: tuple[int, ...]
+
+
+class Replica:
+    """See the module. `cluster_id` is what the data directory knows (empty: not yet);
+    `random_bytes(n)` the source of nonces and cluster ids."""
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        machine: Machine,
+        wal: Wal,
+        *,
+        uuid: bytes,
+        cluster_id: bytes = b"",
+        loop: asyncio.AbstractEventLoop,
+        hooks: Hooks | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        random_bytes: Callable[[int], bytes] | None = None,
+    ) -> None:
+        settings.validate()
+        self.settings = settings
+        self.replica_id = settings.replica_id
+        self.machine = machine
+        self.hooks = hooks or Hooks()
+        self.clock: Clock = clock or SystemClock()
+        self._rng = rng or random.SystemRandom()
+        self._random_bytes = random_bytes or random.SystemRandom().randbytes
+        self._loop = loop
+        self._wal = wal
+        self._uuid = uuid
+        self._process = self._random_bytes(16)
+        self.is_ready = False
+        """Has applied what a leader confirmed by a majority had committed after this start."""
+        self.leader_changes = 0
+        self._leading = False
+        self._turn_scheduled = False
+        self._stopped = False
+        self._failed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._last_turn = self._synced_at = self.clock.monotonic()
+        self._housekeeping_at = 0.0
+        self._voter_lsn: int | None = None
+        self._handlers: dict[type, Callable[[int, Any], None]] = {}
+        self._build(cluster_id)
+
+    def _build(self, cluster_id: bytes) -> None:
+        settings, recovered = self.settings, self._wal.recovered
+        self.journal = WalJournal(
+            self._wal,
+            recovered.base_index,
+            recovered.base_term,
+            recovered.entries,
+            recovered.term,
+            recovered.voted_for,
+        )
+        self.network = PeerNetwork(settings, self, self._loop, self.clock, self._rng)
+        self._outbox = Outbox(self._wal, lambda: self.node.term, self.network.send)
+        self.node: RaftNode = RaftNode(
+            settings,
+            self.journal,
+            self.clock,
+            self._rng,
+            self._outbox.send,
+            memoryless=not recovered.voter or recovered.ambiguous_cut,
+            on_role=self._on_role,
+        )
+        if recovered.ambiguous_cut and recovered.voter:
+            self._wal.set_voter(False)
+        self._origin = Origin(settings, self._random_bytes(16), self._loop)
+        self._proposer = Proposer(
+            self.node,
+            self._origin,
+            self._outbox,
+            self.clock,
+            lambda: self.machine.state.clock_ms,
+        )
+        self._confirmations = Confirmations(
+            self.node, self._outbox, self._loop, self._proposer.leader_reached
+        )
+        self._applier = Applier(
+            self.machine,
+            self.node,
+            self._origin,
+            self.clock,
+            self.hooks,
+            self._applied_noop,
+            cluster_id,
+        )
+        self._peer_memories = PeerMemories(settings.peer_ids)
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def term(self) -> int:
+        return self.node.term
+
+    @property
+    def is_leader(self) -> bool:
+        """Leads, and its term's first entry is applied here."""
+        return self._leading
+
+    @property
+    def leader_id(self) -> int | None:
+        return self.node.leader_id
+
+    @property
+    def commit_index(self) -> int:
+        return self.node.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self.node.applied_index
+
+    def leader_confirmed_age(self) -> float:
+        """Seconds since a leader is known to have had a majority; very large when never."""
+        return self.clock.monotonic() - self._confirmations.leader_confirmed_at
+
+    @property
+    def has_quorum(self) -> bool:
+        """A leader confirmed within an election timeout and a tick."""
+        limit = self.settings.election_timeout_s_min + self.settings.tick_s
+        return self.leader_confirmed_age() <= limit
+
+    def statistics(self) -> ReplicaStatistics:
+        node, journal = self.node, self.journal
+        return ReplicaStatistics(
+            term=node.term,
+            role=node.role,
+            leader_id=node.leader_id,
+            commit_index=node.commit_index,
+            applied_index=node.applied_index,
+            last_index=journal.last_index,
+            durable_index=journal.durable_index,
+            log_bytes=journal.bytes_held,
+            writes_waiting=self._origin.waiting,
+            writes_undecided=self._origin.undecided,
+            elections_started=node.elections_started,
+            leader_changes=self.leader_changes,
+            truncated_entries=node.truncated_entries,
+            memoryless=node.memoryless,
+            ready=self.is_ready,
+            linked=tuple(sorted(node.linked)),
+        )
+
+    # ------------------------------------------------------------------ life
+
+    async def listen(self) -> None:
+        """Takes the peer address. Raises OSError when it is taken."""
+        await self.network.listen()
+
+    async def start(self) -> None:
+        """Begins to take part; listens first unless `listen` did."""
+        await self.network.listen()
+        self.network.dial()
+        self._last_turn = self.clock.monotonic()
+        self._on_timer()
+        self._run(self._become_ready())
+
+    def _run(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
+
+    async def _become_ready(self) -> None:
+        """Ready, and a voter again, once everything a leader confirmed by a majority had committed
+        after this start is held here."""
+        while True:
+            try:
+                await self.read_index(self.clock.monotonic() + 1.0)
+                break
+            except CoordError:
+                await asyncio.sleep(self.settings.heartbeat_s)
+        if self.node.memoryless:
+            # What it may have promised before it forgot is covered; its disk must hold it too.
+            holds = self.node.applied_index
+            while self.journal.durable_index < holds:
+                await asyncio.sleep(TIMER_S)
+            self._wal.set_voter(True)
+            self._voter_lsn = self._wal.end_lsn
+        self.is_ready = True
+        self._schedule_turn()
+
+    async def stop(self, *, hand_over: bool = True) -> None:
+        """Finishes what was proposed, hands leadership over, and closes. The WAL stays open."""
+        self._origin.close()
+        if hand_over and self.node.role == LEADER and self.settings.peer_ids:
+            await self.hand_over()
+        drained_by = self.clock.monotonic() + 2.0
+        while self._origin.undecided and self.clock.monotonic() < drained_by:
+            await asyncio.sleep(TIMER_S)
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._confirmations.refuse_all(ShuttingDownError("this replica is shutting down"))
+        self.network.flush()
+        await self.network.close()
+
+    async def hand_over(self) -> bool:
+        """Gives leadership to the follower that holds the most: stops adding entries, waits at
+        most half a second until it holds all, and resumes if it has not taken over within an
+        election timeout. True when another replica leads."""
+        self._proposer.paused = True
+        try:
+            drained_by = self.clock.monotonic() + 0.5
+            while self.node.role == LEADER and self.clock.monotonic() < drained_by:
+                successor = self.node.best_successor()
+                if successor is not None and self.node.transfer_to(successor):
+                    break
+                await asyncio.sleep(TIMER_S / 4)
+            self.network.flush()
+            done_by = self.clock.monotonic() + self.settings.election_timeout_s_min
+            while self.clock.monotonic() < done_by:
+                if self.node.role != LEADER and self.node.leader_id is not None:
+                    return True
+                await asyncio.sleep(TIMER_S / 4)
+            return False
+        finally:
+            self._proposer.paused = False
+            self._schedule_turn()
+
+    # ------------------------------------------------------------------ the server's calls
+
+    def submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]:
+        """Asks for a write; `deadline` by this replica's clock. The future is the caller's own:
+        cancelling it abandons the answer, never the write. Fails with NoQuorumError,
+        LimitExceededError, ShuttingDownError (certainly not applied) or OutcomeUnknownError
+        (proposed)."""
+        self._schedule_turn()
+        if self.has_quorum:
+            return self._origin.submit(command, deadline, self.clock.monotonic())
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        future.set_exception(self._no_quorum())
+        return future
+
+    def read_index(self, deadline: float) -> asyncio.Future[None]:
+        """Done when everything committed anywhere before this call is applied here."""
+        self._schedule_turn()
+        return self._confirmations.reads.submit(deadline)
+
+    def wait_applied(self, zxid: int, deadline: float) -> asyncio.Future[None]:
+        """Done when this replica has applied `zxid`; NotCaughtUpError at the deadline."""
+        return self._applier.wait_applied(zxid, deadline, self._loop)
+
+    def confirm_leadership(self, done: Callable[[bool], None]) -> None:
+        """Calls done(True) after a round with a majority begun after this call; done(False) when
+        this replica does not lead, or stops leading before."""
+        if not self._leading:
+            done(False)
+            return
+        self._confirmations.confirm(done)
+        self._schedule_turn()
+
+    def propose(self, command: LeaderCommand) -> bool:
+        """Puts a leader's own command into the next entry; False when this replica does not lead
+        in the command's term."""
+        if not self._leading or command.term != self.node.term:
+            return False
+        self._proposer.propose(command)
+        self._schedule_turn()
+        return True
+
+    def send_peer(self, peer: int, message: SideMessage) -> None:
+        if peer in self.node.linked:
+            self._outbox.send(peer, message)
+            self._schedule_turn()
+
+    def set_handler(self, message_type: type, handler: Callable[[int, Any], None]) -> None:
+        """Side messages of that type go to `handler(peer, message)`."""
+        self._handlers[message_type] = handler
+
+    # ------------------------------------------------------------------ the WAL
+
+    def on_synced(self, lsn: int) -> None:
+        self._synced_at = self.clock.monotonic()
+        self.journal.synced_to(lsn)
+        self._outbox.synced_to(lsn)
+        if self._voter_lsn is not None and lsn >= self._voter_lsn:
+            self._voter_lsn = None
+            self.node.memoryless = False
+            logger.info("replica.voter", extra={"term": self.term})
+        self._schedule_turn()
+
+    def on_wal_failed(self, error: BaseException) -> None:
+        """Nothing is acknowledged from here on."""
+        self._fatal(error)
+
+    # ------------------------------------------------------------------ one turn
+
+    def _on_timer(self) -> None:
+        if not self._stopped:
+            self._timer = self._loop.call_later(TIMER_S, self._on_timer)
+            self._turn()
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled and not self._stopped:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        if self._stopped or self._failed:
+            return
+        try:
+            self._run_turn(self.clock.monotonic())
+        except Exception as error:
+            self._fatal(error)
+
+    def _run_turn(self, now: float) -> None:
+        node = self.node
+        if now - self._last_turn > STALL_S:
+            self.network.forgive_stall(now)
+            self._synced_at = max(self._synced_at, now - STALL_S)
+        self._last_turn = now
+        node.tick(now)
+        self._proposer.committed_to(node.commit_index)
+        if self._applier.apply_slice(now):
+            self._confirmations.reads.on_applied(node.applied_index)
+        self._proposer.send_batches(now)
+        self._confirmations.reads.turn(now)
+        self._proposer.append_entries(self.machine.digest_point())
+        node.send_due(now)
+        self._confirmations.begin_round(now)
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_S
+            self._housekeep(now)
+        self.hooks.on_turn(now)
+        self._wal.flush()
+        self.network.flush()
+        if node.applied_index < node.commit_index:
+            self._schedule_turn()
+
+    def _housekeep(self, now: float) -> None:
+        self.network.check(now, self.node.term)
+        self._origin.check_deadlines(now)
+        self._confirmations.reads.check_deadlines(now)
+        self._applier.check_deadlines(now)
+        if not self.has_quorum:
+            self._origin.refuse_waiting(self._no_quorum())
+            self._confirmations.refuse_all(self._no_quorum())
+        self._check_disk(now)
+
+    def _no_quorum(self) -> NoQuorumError:
+        return NoQuorumError(
+            f"replica {self.replica_id} reaches no leader that a majority follows; "
+            "try again, here or at another replica",
+            retry_after_ms=200,
+        )
+
+    def _check_disk(self, now: float) -> None:
+        if self._wal.synced_lsn >= self._wal.end_lsn:
+            self._synced_at = now
+            return
+        silent = now - self._synced_at
+        if silent > self.settings.disk_silent_exit_s:
+            raise SilentDiskError(f"the disk has completed nothing for {silent:.0f} s")
+        if (
+            silent > self.settings.disk_silent_hand_over_s
+            and self.node.role == LEADER
+            and not self._proposer.paused
+            and self.settings.peer_ids
+        ):
+            logger.warning("disk.silent", extra={"seconds": round(silent, 1)})
+            self._run(self.hand_over())
+
+    # ------------------------------------------------------------------ links and messages
+
+    def hello(self, peer: int) -> Hello:
+        return Hello(
+            MAGIC,
+            FORMAT_VERSION,
+            FORMAT_VERSION_MIN,
+            self._applier.cluster_id,
+            self.replica_id,
+            peer,
+            self._uuid,
+            self.node.term,
+            self.journal.last_index,
+            self.settings.frame_bytes_max,
+            self.settings.member_ids,
+            self._process,
+        )
+
+    def judge_hello(self, hello: Hello) -> tuple[str, bool]:
+        fault = hello_fault(self.settings, self.hello(0), hello)
+        return fault, not fault and self._peer_memories.has_forgotten(hello)
+
+    def told_forgotten(self, peer: int) -> None:
+        if not self.node.memoryless:
+            logger.warning("replica.forgotten", extra={"peer": peer})
+            self.node.memoryless = True
+            self._wal.set_voter(False)
+            self.is_ready = False
+            self._run(self._become_ready())
+
+    def link_up(self, peer: int, info: LinkInfo) -> None:
+        self._outbox.forget(peer)
+        self._peer_memories.linked(peer, info)
+        self.node.link_up(peer, forgotten=info.forgotten)
+        if peer == self.node.leader_id:
+            self._proposer.leader_link_renewed()
+            self._confirmations.reads.ask_again()
+        self._schedule_turn()
+
+    def link_down(self, peer: int) -> None:
+        self._outbox.forget(peer)
+        self.node.link_down(peer, self.clock.monotonic())
+        self._schedule_turn()
+
+    def received(self, peer: int, term: int, message: Message) -> None:
+        now = self.clock.monotonic()
+        if isinstance(message, (Touch, TouchAck, ReplicaInfo)):
+            handler = self._handlers.get(type(message))
+            if handler is not None:
+                handler(peer, message)
+        elif isinstance(message, (Round, RoundReply, Forward, ReadIndex, ReadIndexReply)):
+            if self.node.admit(peer, term, message, now):
+                self._dispatch(peer, message, now)
+        else:
+            self.node.receive(peer, term, message, now)
+            if self.node.role == LEADER:
+                self._peer_memories.acknowledged(peer, self.node.term, self.node.match_index(peer))
+        self._schedule_turn()
+
+    def _dispatch(
+        self,
+        peer: int,
+        message: Round | RoundReply | Forward | ReadIndex | ReadIndexReply,
+        now: float,
+    ) -> None:
+        if isinstance(message, Round):
+            self._confirmations.on_round(peer, message, now)
+        elif isinstance(message, RoundReply):
+            self._confirmations.on_round_reply(peer, message, now)
+        elif isinstance(message, Forward):
+            self._proposer.on_forward(peer, message)
+        elif isinstance(message, ReadIndex):
+            self._confirmations.on_read_index(peer, message.request)
+        else:
+            self._confirmations.on_read_index_reply(message)
+
+    # ------------------------------------------------------------------ changes of role
+
+    def _on_role(self, old: int, new: int) -> None:
+        if new == LEADER:
+            self.leader_changes += 1
+            self._proposer.begin_term()
+            self._confirmations.begin_term()
+        elif old == LEADER:
+            was_leading, self._leading = self._leading, False
+            self._proposer.end_term()
+            self._confirmations.end_term()
+            logger.info("replica.not_leading", extra={"term": self.node.term})
+            if was_leading:
+                self.hooks.on_not_leading()
+
+    def _applied_noop(self, index: int, term: int) -> None:
+        if self.node.role != LEADER or (term, index) != (self.node.term, self.node.noop_index):
+            return
+        self._leading = True
+        self._proposer.noop_applied()
+        self._confirmations.noop_applied(index)
+        logger.info("replica.leading", extra={"term": term, "index": index})
+        self.hooks.on_leading(term)
+        if not self.machine.state.cluster_id:
+            self._proposer.propose(InitCluster(term, self._random_bytes(16)))
+
+    def _fatal(self, error: BaseException) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.critical("replica.fatal", extra={"error": repr(error)}, exc_info=error)
+            self.hooks.on_fatal(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Something that must not happen happened while a message was handled."""
+        self._fatal(error)

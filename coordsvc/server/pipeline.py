@@ -1,0 +1,346 @@
+"""One request's way through the server: proof of its session, its place in the order, its waits.
+
+What it keeps:
+
+* Writes of one session are submitted in the order in which they arrived here, and a read of it
+  waits for its earlier writes here. Requests of different sessions do not wait for each other.
+* A write whose deadline has passed is never proposed. Once it is submitted, the caller going away
+  changes nothing of it: what somebody else may wait for as well is awaited shielded.
+* A replica that lost its leader, or has not caught up after its start, answers no read from what
+  it has, and refuses sessions; but "expired" and "wrong password" are said only after a
+  read-index, when they are facts: a replica that merely lags must not end a session for a client.
+
+It knows neither gRPC nor protobuf, so other front doors use it as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from coordsvc.core.commands import (
+    AuthId,
+    Caller,
+    ClientCommand,
+    CloseSessionOp,
+    Op,
+    OpenSession,
+    Refusal,
+    Reply,
+    SessionOpened,
+    Write,
+)
+from coordsvc.core.queries import effective_ids
+from coordsvc.core.records import Session
+from coordsvc.core.state import State
+from coordsvc.errors import (
+    BadArgumentsError,
+    NoQuorumError,
+    NotCaughtUpError,
+    SessionExpiredError,
+    ShuttingDownError,
+    error_from_code,
+)
+from coordsvc.server.convert import RequestContext
+from coordsvc.server.replica_port import ReplicaPort
+from coordsvc.server.session_reports import SessionReports
+
+MIN_ZXID_WAIT_S_MAX = 2.0
+"""A replica so far behind is not worth waiting for: another one answers at once."""
+
+PASSWORD_BYTES = 16
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as its front door hands it over. `deadline` and `received_at` are times of the
+    replica's monotonic clock; `ids` are the connection's identities."""
+
+    context: RequestContext
+    deadline: float
+    received_at: float
+    ids: tuple[AuthId, ...] = ()
+    attach_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class PipelineStatistics:
+    writes_pending: int
+    sessions_active: int
+    reads_total: int
+    writes_total: int
+
+
+class _Lane:
+    """One session's requests at this replica: who is next, and which write was the last."""
+
+    __slots__ = ("last_write", "turn", "users")
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()  # first come, first served
+        self.last_write: asyncio.Future[Reply] | None = None
+        self.users = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and (self.last_write is None or self.last_write.done())
+
+
+class Pipeline:
+    """`confirmed_age_s_max`: an older confirmation of a leader counts as none."""
+
+    def __init__(
+        self, replica: ReplicaPort, reports: SessionReports, *, confirmed_age_s_max: float
+    ) -> None:
+        self._replica = replica
+        self._reports = reports
+        self._confirmed_age_s_max = confirmed_age_s_max
+        self._lanes: dict[int, _Lane] = {}
+        self._pending: set[asyncio.Future[Reply]] = set()
+        self._is_stopping = False
+        self._reads_total = 0
+        self._writes_total = 0
+
+    # ------------------------------------------------------------------------------------- health
+
+    @property
+    def has_quorum(self) -> bool:
+        """A leader confirmed by a majority was in reach lately."""
+        return self._replica.leader_confirmed_age() <= self._confirmed_age_s_max
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers what it is asked."""
+        return self._replica.is_ready and self.has_quorum and not self._is_stopping
+
+    def begin_stop(self) -> None:
+        """Open no new session and take no new write; what was taken is finished."""
+        self._is_stopping = True
+
+    async def drained(self) -> None:
+        """When every write that was submitted is decided."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+    # ----------------------------------------------------------------------------------- requests
+
+    async def write(self, call: Call, op: Op) -> Reply:
+        """Submit a write in its session's order, and wait for its answer. A refusal is raised."""
+        self._refuse_when_stopping()
+        async with self._in_order(call) as lane:
+            await self._prove_session(call)
+            context = call.context
+            caller = Caller(
+                session_id=context.session_id,
+                attach_epoch=call.attach_epoch,
+                request_number=context.request_number,
+                done_below=context.done_below,
+                ids=call.ids,
+                guard_path=context.guard_path,
+                guard_czxid=context.guard_czxid,
+            )
+            future = self._submit(Write(caller, op), call.deadline)
+            if lane is not None:
+                lane.last_write = future
+        return await _answer(future)
+
+    async def read(
+        self,
+        call: Call,
+        query: Callable[[State, tuple[AuthId, ...]], ResultT | Refusal],
+        *,
+        linearizable: bool = False,
+    ) -> tuple[ResultT, int]:
+        """(what `query` finds, the zxid of the state it was asked of). A refusal is raised."""
+        async with self._in_order(call) as lane:
+            await self._prove_session(call)
+            before = lane.last_write if lane is not None else None
+        if before is not None:
+            await self._until(before, call.deadline)
+        await self._wait_min_zxid(call)
+        if linearizable:
+            await self._replica.read_index(call.deadline)
+        else:
+            self._check_fresh()
+        self._reads_total += 1
+        return self._ask(call, query)
+
+    async def sync(self, call: Call) -> int:
+        """Catch up with everything acknowledged anywhere before; the zxid reached."""
+        await self.read(call, lambda state, ids: None, linearizable=True)
+        return self._replica.machine.state.zxid
+
+    async def open_session(
+        self, *, timeout_ms: int, client_name: str, deadline: float
+    ) -> tuple[SessionOpened, bytes]:
+        """(the new session, its password)."""
+        self._refuse_when_stopping()
+        password = secrets.token_bytes(PASSWORD_BYTES)
+        future = self._submit(OpenSession(timeout_ms, password, client_name), deadline)
+        reply = await _answer(future)
+        assert isinstance(reply.result, SessionOpened)
+        return reply.result, password
+
+    async def heartbeat(self, call: Call) -> Session:
+        """Renew the session; returns when the leader has it on record. It waits for no other
+        request of the session: what keeps it alive comes before any queue."""
+        session = await self._prove_session(call)
+        if session is None:
+            raise BadArgumentsError("a heartbeat needs a session")
+        await self._reports.heartbeat(session.session_id, call.received_at)
+        return session
+
+    async def close_session(self, call: Call) -> Reply:
+        if not call.context.session_id:
+            raise BadArgumentsError("there is no session to close: the request names none")
+        return await self.write(call, CloseSessionOp())
+
+    # ---------------------------------------------------------------------------------- the order
+
+    @asynccontextmanager
+    async def _in_order(self, call: Call) -> AsyncIterator[_Lane | None]:
+        """The session's turn to be admitted. Holding it is short: until a write is submitted, or
+        a read has seen which write it must wait for."""
+        session_id = call.context.session_id
+        if not session_id:
+            yield None
+            return
+        lane = self._lanes.get(session_id)
+        if lane is None:
+            lane = self._lanes[session_id] = _Lane()
+        lane.users += 1
+        try:
+            async with lane.turn:
+                yield lane
+        finally:
+            lane.users -= 1
+            if lane.is_idle:
+                self._lanes.pop(session_id, None)
+            elif not lane.users and lane.last_write is not None:
+                lane.last_write.add_done_callback(lambda _: self._leave(session_id))
+
+    def _leave(self, session_id: int) -> None:
+        lane = self._lanes.get(session_id)
+        if lane is not None and lane.is_idle:
+            del self._lanes[session_id]
+
+    def _submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]:
+        """The future is the pipeline's own and never cancelled: a later read of the session must
+        still find the write, whoever has stopped waiting for it."""
+        if deadline <= self._replica.clock.monotonic():
+            raise NoQuorumError("the deadline passed before the write could be proposed")
+        future = self._replica.submit(command, deadline)
+        self._writes_total += 1
+        self._pending.add(future)
+        future.add_done_callback(self._decided)
+        return future
+
+    def _decided(self, future: asyncio.Future[Reply]) -> None:
+        self._pending.discard(future)
+        if not future.cancelled():
+            future.exception()  # seen, also when its caller has gone
+
+    async def _until(self, write: asyncio.Future[Reply], deadline: float) -> None:
+        """Until an earlier write of the session is answered, however it is: a read before that
+        would show a state from which the write is missing."""
+        remaining = deadline - self._replica.clock.monotonic()
+        done, _ = await asyncio.wait({write}, timeout=max(0.0, remaining))
+        if not done:
+            raise NotCaughtUpError("an earlier write of this session is not answered yet")
+
+    # -------------------------------------------------------------------------------- the session
+
+    async def _prove_session(self, call: Call) -> Session | None:
+        """The call's session, None if it names none. Raises SessionExpiredError when it is certain
+        that there is no such session with this password."""
+        session_id = call.context.session_id
+        if not session_id:
+            return None
+        session = self._session_of(call)
+        if session is None:
+            await self._replica.read_index(call.deadline)
+            session = self._session_of(call)
+        elif not self.has_quorum:
+            raise _no_quorum()
+        if session is None:
+            raise SessionExpiredError(
+                f"session {session_id:#x} is closed, expired or unknown, or the password is wrong"
+            )
+        self._reports.heard(session_id, call.received_at)
+        return session
+
+    def _session_of(self, call: Call) -> Session | None:
+        session = self._replica.machine.state.sessions.get(call.context.session_id)
+        if session is None or not hmac.compare_digest(session.password, call.context.password):
+            return None
+        return session
+
+    # ---------------------------------------------------------------------------------- the waits
+
+    async def _wait_min_zxid(self, call: Call) -> None:
+        if call.context.min_zxid > self._replica.machine.state.zxid:
+            latest = self._replica.clock.monotonic() + MIN_ZXID_WAIT_S_MAX
+            deadline = min(call.deadline, latest)
+            await self._replica.wait_applied(call.context.min_zxid, deadline)
+
+    def _check_fresh(self) -> None:
+        """Whether what this replica has may be shown as a local read."""
+        if not self._replica.is_ready:
+            raise NotCaughtUpError("this replica has not caught up since its start")
+        if not self.has_quorum:
+            raise _no_quorum()
+
+    def _ask(
+        self,
+        call: Call,
+        query: Callable[[State, tuple[AuthId, ...]], ResultT | Refusal],
+    ) -> tuple[ResultT, int]:
+        """Nothing is awaited between the last wait and the answer."""
+        state = self._replica.machine.state
+        if call.context.session_id and self._session_of(call) is None:
+            raise SessionExpiredError(f"session {call.context.session_id:#x} ended meanwhile")
+        result = query(state, effective_ids(state, call.context.session_id, call.ids))
+        if isinstance(result, Refusal):
+            raise _refused(result, state.zxid)
+        return result, state.zxid
+
+    def _refuse_when_stopping(self) -> None:
+        if self._is_stopping:
+            raise ShuttingDownError("this replica is stopping; try another one")
+
+    def statistics(self) -> PipelineStatistics:
+        return PipelineStatistics(
+            writes_pending=len(self._pending),
+            sessions_active=len(self._lanes),
+            reads_total=self._reads_total,
+            writes_total=self._writes_total,
+        )
+
+
+async def _answer(future: asyncio.Future[Reply]) -> Reply:
+    reply = await asyncio.shield(future)
+    if isinstance(reply.result, Refusal):
+        raise _refused(reply.result, reply.zxid)
+    return reply
+
+
+def _refused(refusal: Refusal, zxid: int) -> Exception:
+    index = refusal.operation_index
+    return error_from_code(
+        refusal.code,
+        refusal.message,
+        path=refusal.path or None,
+        zxid=zxid,
+        operation_index=index if index >= 0 else None,
+    )
+
+
+def _no_quorum() -> NoQuorumError:
+    return NoQuorumError("no leader confirmed by a majority is in reach of this replica")

@@ -1,0 +1,262 @@
+"""One replica's server: puts pipeline, session clock, collection and services around a replica.
+
+It runs on the replica's loop and is told by it what was applied and who leads. `serve.py` makes a
+process of it; tests run it in theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from coordsvc import __version__
+from coordsvc.core.collector import Collector
+from coordsvc.core.commands import AppliedEntry
+from coordsvc.raft.messages import ReplicaInfo, Touch, TouchAck
+from coordsvc.server.addresses import Address
+from coordsvc.server.cluster_service import ClusterService
+from coordsvc.server.collection import Collection
+from coordsvc.server.config_model import ServerConfig
+from coordsvc.server.convert import FEATURES
+from coordsvc.server.coordination import CoordinationService
+from coordsvc.server.grpc_door import SERVER_OPTIONS, FrontDoor
+from coordsvc.server.members import Members, role_of
+from coordsvc.server.pipeline import Pipeline
+from coordsvc.server.replica_port import ReplicaPort
+from coordsvc.server.session_clock import SessionClock
+from coordsvc.server.session_reports import Heard, SessionReports
+from coordsvc.server.stall import TURN_SECONDS
+from coordsvc.v1 import cluster_pb2, common_pb2, coordination_pb2
+
+logger = logging.getLogger(__name__)
+
+HEALTH_SERVICES = ("", "coordsvc.v1.Coordination", "coordsvc.v1.Cluster")
+
+
+class Server:
+    """Make it on the loop it shall run on, give `on_applied`, `on_leading` and `on_not_leading` to
+    the replica, then `start` it."""
+
+    def __init__(
+        self, config: ServerConfig, replica: ReplicaPort, *, election_timeout_s: float
+    ) -> None:
+        self.config = config
+        self.replica = replica
+        tick_s = config.cluster.tick_ms / 1000
+        confirmed_age_s_max = election_timeout_s + tick_s
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.reports = SessionReports(
+            tick_s=tick_s,
+            send=self._send_report,
+            call_soon=loop.call_soon,
+            monotonic=replica.clock.monotonic,
+            first_report=time.time_ns() // 1000,
+        )
+        self.clock = SessionClock(
+            tick_s=tick_s,
+            sessions=lambda: replica.machine.state.sessions,
+            propose=replica.propose,
+            confirm=replica.confirm_leadership,
+            acknowledge=self._acknowledge_report,
+        )
+        self.collection = Collection(Collector(replica.machine.state), replica.propose)
+        self.pipeline = Pipeline(replica, self.reports, confirmed_age_s_max=confirmed_age_s_max)
+        self.members = Members(
+            replica, config.peers, self._own_info, tick_s=tick_s, reachable_s=confirmed_age_s_max
+        )
+        replica.set_handler(Touch, self._on_touch)
+        replica.set_handler(TouchAck, self._on_touch_ack)
+        self.door = FrontDoor(message_size_bytes_max=config.cluster.message_size_bytes_max)
+        self.address = config.listen
+        """Where it listens: with the port it was given, once it is started."""
+        self._grpc: aio.Server | None = None
+        self._health = health_aio.HealthServicer()
+        self._serving: bool | None = None
+        self._ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Serve. Raises OSError when the address is taken."""
+        self._on_timer()
+        server = aio.server(options=SERVER_OPTIONS)
+        self._add_services(server)
+        try:
+            port = server.add_insecure_port(str(self.address))
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+        if port == 0:
+            raise OSError(f"gRPC cannot listen on {self.address}")
+        self.address = Address(self.address.host, port)
+        self._grpc = server
+        await server.start()
+
+    def _add_services(self, server: aio.Server) -> None:
+        coordination = coordination_pb2.DESCRIPTOR.services_by_name["Coordination"]
+        cluster = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"]
+        monotonic = self.replica.clock.monotonic
+        services = (
+            (
+                coordination,
+                CoordinationService(
+                    self.pipeline, self.config.cluster, self.header, monotonic
+                ).methods,
+            ),
+            (cluster, ClusterService(self.replica, self.members, self.header).methods),
+        )
+        server.add_generic_rpc_handlers(
+            tuple(self.door.handlers(service, methods) for service, methods in services)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        names = (coordination.full_name, cluster.full_name, health, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    async def wait_ready(self) -> None:
+        """Until it answers what it is asked, for the first time."""
+        await self._ready.wait()
+
+    def begin_stop(self) -> None:
+        """Tell balancers to go elsewhere, and take no new session and no new write."""
+        self.pipeline.begin_stop()
+        self._update_health()
+
+    async def drain_writes(self, timeout_s: float) -> bool:
+        """Finish the writes under way; False when some were not within the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.pipeline.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, grace_s: float = 0.2) -> None:
+        """End what is left of the calls, and close the port."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._grpc is not None:
+            await self._grpc.stop(grace_s)
+            self._grpc = None
+        for task in tuple(self._tasks):
+            await task
+
+    # ------------------------------------------------------------------------------- the replica's
+
+    def on_applied(self, applied: AppliedEntry) -> None:
+        if applied.opened_sessions or applied.closed_sessions:
+            now = self.replica.clock.monotonic()
+            self.clock.on_applied(applied.opened_sessions, applied.closed_sessions, now)
+            self.reports.closed(applied.closed_sessions)
+
+    def on_leading(self, term: int) -> None:
+        now = self.replica.clock.monotonic()
+        self.clock.on_leading(term, now)
+        self.collection.on_leading(term, now)
+
+    def on_not_leading(self) -> None:
+        self.clock.on_not_leading()
+        self.collection.on_not_leading()
+
+    # --------------------------------------------------------------------------------------- turns
+
+    def _on_timer(self) -> None:
+        self._timer = self._loop.call_later(TURN_SECONDS, self._on_timer)
+        now = self.replica.clock.monotonic()
+        self.clock.turn(now)
+        self.reports.turn(now, self.replica.term, self.replica.leader_id)
+        self.collection.turn(now)
+        self.members.turn(now)
+        self._update_health()
+
+    def _update_health(self) -> None:
+        serving = self.pipeline.is_ready
+        if serving == self._serving:
+            return
+        if self._serving is not None:
+            logger.info("server.health", extra={"serving": serving})
+        self._serving = serving
+        task = self._loop.create_task(self._set_health(serving))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if serving:
+            self._ready.set()
+
+    async def _set_health(self, serving: bool) -> None:
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if serving else known.NOT_SERVING
+        for service in HEALTH_SERVICES:
+            await self._health.set(service, status)
+
+    # ------------------------------------------------------------------------------------- reports
+
+    def _send_report(self, report_id: int, sessions: Heard) -> bool:
+        replica = self.replica
+        leader = replica.leader_id
+        if leader is None:
+            return False
+        if leader != replica.replica_id:
+            replica.send_peer(leader, Touch(replica.term, report_id, sessions))
+            return True
+        if replica.is_leader:
+            now = replica.clock.monotonic()
+            self.clock.on_report(leader, replica.term, report_id, sessions, now)
+        return replica.is_leader
+
+    def _on_touch(self, peer: int, touch: Touch) -> None:
+        now = self.replica.clock.monotonic()
+        self.clock.on_report(peer, touch.term, touch.report_id, touch.sessions, now)
+
+    def _acknowledge_report(self, replica_id: int, term: int, report_id: int) -> None:
+        if replica_id == self.replica.replica_id:
+            self.reports.on_acknowledged(report_id, self.replica.clock.monotonic())
+        else:
+            self.replica.send_peer(replica_id, TouchAck(term, report_id))
+
+    def _on_touch_ack(self, peer: int, ack: TouchAck) -> None:
+        if ack.term == self.replica.term and peer == self.replica.leader_id:
+            self.reports.on_acknowledged(ack.report_id, self.replica.clock.monotonic())
+
+    # --------------------------------------------------------------------------------------- facts
+
+    def header(self, zxid: int) -> common_pb2.ResponseHeader:
+        """Of a write's answer, or with 0 of one that shows what is applied."""
+        state = self.replica.machine.state
+        return common_pb2.ResponseHeader(
+            zxid=zxid or state.zxid,
+            cluster_id=int.from_bytes(state.cluster_id[:8], "big"),
+            replica_id=self.replica.replica_id,
+            term=self.replica.term,
+        )
+
+    @property
+    def client_address(self) -> str:
+        if self.config.advertise is None and self.config.listen.port == 0:
+            return str(self.address)
+        return self.config.client_address
+
+    def _own_info(self) -> ReplicaInfo:
+        replica = self.replica
+        peer_address = self.config.peers.get(replica.replica_id)
+        return ReplicaInfo(
+            replica_id=replica.replica_id,
+            role=int(role_of(replica)),
+            client_address=self.client_address,
+            peer_address=str(peer_address) if peer_address is not None else "",
+            term=replica.term,
+            applied_zxid=replica.machine.state.zxid,
+            applied_index=replica.applied_index,
+            commit_index=replica.commit_index,
+            sessions=self.reports.statistics().sessions_heard,
+            version=__version__,
+            features=FEATURES,
+        )

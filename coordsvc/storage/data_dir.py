@@ -1,0 +1,214 @@
+"""The data directory: one process's at a time, one replica's for ever.
+
+::
+
+    LOCK             locked by the process that uses the directory; holds its pid
+    META             who the directory belongs to (meta.py)
+    wal/             the write-ahead log
+
+A directory is created in an order that a crash cannot turn into amnesia: META first, then the
+log's first segment, then META again, which says from then on that there must be a log. A start that
+finds META without a log it should have, or a log without META, refuses instead of starting empty.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError, disk_errors
+from coordsvc.storage.files import Files, replace_file, write_all
+from coordsvc.storage.meta import META_FORMAT, Meta, decode_meta, encode_meta
+from coordsvc.storage.wal_reader import Identity
+from coordsvc.storage.wal_recovery import create_log
+from coordsvc.storage.wal_scan import segment_ids
+
+LOCK_FILE_NAME = "LOCK"
+META_FILE_NAME = "META"
+WAL_DIR_NAME = "wal"
+UUID_BYTES = 16
+
+_NOT_USABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""EEXIST and ENOTDIR: it, or something above it, is a file."""
+
+
+class DataDir:
+    """An opened, locked data directory. Use `DataDir.open`."""
+
+    def __init__(self, path: str, files: Files, lock: int, meta: Meta, is_new: bool) -> None:
+        self.path = path
+        self.is_new = is_new
+        """Created by this start."""
+        self._files = files
+        self._lock: int | None = lock
+        self._meta = meta
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        replica_id: int,
+        files: Files,
+        *,
+        new_uuid: Callable[[], bytes] = lambda: os.urandom(UUID_BYTES),
+    ) -> DataDir:
+        """Lock the directory, and read its META, or create both. Blocks.
+
+        Raises DataDirRefusedError when it is in use, another replica's, of a newer format, not a
+        directory or not writable; CorruptionError when META is damaged, or META or the log is
+        gone; DiskError.
+        """
+        path = os.path.abspath(path)
+        _make_directory(path, files)
+        lock = _lock(path, files)
+        try:
+            with disk_errors(f"cannot open the data directory {path}"):
+                data_dir = _read(path, files, lock, replica_id)
+                if data_dir is None:
+                    meta = Meta(replica_id=replica_id, uuid=new_uuid().hex())
+                    data_dir = cls(path, files, lock, meta, is_new=True)
+                    data_dir._save(meta)
+                if not data_dir._meta.has_log:
+                    data_dir._create_log()
+                return data_dir
+        except BaseException:
+            files.close(lock)
+            raise
+
+    @property
+    def wal_path(self) -> str:
+        """The directory to give to `Wal.open`."""
+        return os.path.join(self.path, WAL_DIR_NAME)
+
+    @property
+    def replica_id(self) -> int:
+        return self._meta.replica_id
+
+    @property
+    def uuid(self) -> bytes:
+        """16 random bytes of this directory alone: a wiped replica comes back with others."""
+        return bytes.fromhex(self._meta.uuid)
+
+    @property
+    def cluster_id(self) -> bytes:
+        """Empty until the replica has learnt it."""
+        return bytes.fromhex(self._meta.cluster_id)
+
+    @property
+    def lmdb_engine(self) -> str:
+        """The engine that wrote the checkpoint; empty when there is none."""
+        return self._meta.lmdb_engine
+
+    def set_cluster_id(self, cluster_id: bytes) -> None:
+        """Record the cluster, for good. Raises DataDirRefusedError when it is another one."""
+        if self.cluster_id not in (b"", cluster_id):
+            raise DataDirRefusedError(
+                f"{self.path} belongs to cluster {self._meta.cluster_id}, not to"
+                f" {cluster_id.hex()}. Start with another data directory, or with the peers of"
+                " its own cluster"
+            )
+        if self.cluster_id != cluster_id:
+            self._save(msgspec.structs.replace(self._meta, cluster_id=cluster_id.hex()))
+
+    def set_lmdb_engine(self, lmdb_engine: str) -> None:
+        """Record the engine. Raises DataDirRefusedError when another one wrote the checkpoint."""
+        if self.lmdb_engine not in ("", lmdb_engine):
+            raise DataDirRefusedError(
+                f"the checkpoint in {self.path} was written by {self.lmdb_engine}; this process"
+                f" has {lmdb_engine}, which cannot read it"
+            )
+        if self.lmdb_engine != lmdb_engine:
+            self._save(msgspec.structs.replace(self._meta, lmdb_engine=lmdb_engine))
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._lock is not None:
+            self._files.close(self._lock)
+            self._lock = None
+
+    def _save(self, meta: Meta) -> None:
+        file_path = os.path.join(self.path, META_FILE_NAME)
+        with disk_errors(f"cannot write {file_path}"):
+            replace_file(self._files, file_path, encode_meta(meta))
+        self._meta = meta
+
+    def _create_log(self) -> None:
+        # After a crash between the log's first segment and the second META it is there already.
+        if not _has_log(self.path, self._files):
+            create_log(self.wal_path, self._files, Identity(self.uuid, self.replica_id))
+        self._save(msgspec.structs.replace(self._meta, has_log=True))
+
+
+@contextmanager
+def _refusals(doing: str) -> Iterator[None]:
+    """What the directory is to blame for, not the disk."""
+    try:
+        with disk_errors(doing):
+            yield
+    except DiskError as error:
+        cause = error.__cause__
+        assert isinstance(cause, OSError)
+        if cause.errno not in _NOT_USABLE:
+            raise
+        raise DataDirRefusedError(f"{doing}: {cause}") from error
+
+
+def _make_directory(path: str, files: Files) -> None:
+    with _refusals(f"the data directory {path} cannot be used"):
+        if not files.is_dir(path):
+            files.make_dir(path)
+            files.fsync_dir(os.path.dirname(path))
+
+
+def _lock(path: str, files: Files) -> int:
+    file_path = os.path.join(path, LOCK_FILE_NAME)
+    with _refusals(f"the data directory {path} cannot be used"):
+        try:
+            lock = files.lock(file_path)
+        except BlockingIOError as error:
+            raise DataDirRefusedError(
+                f"the data directory {path} is in use by process {_pid_in(file_path, files)}"
+            ) from error
+        try:
+            write_all(files, lock, b"%-20d\n" % os.getpid(), 0)
+        except BaseException:
+            files.close(lock)
+            raise
+    return lock
+
+
+def _pid_in(file_path: str, files: Files) -> str:
+    text = files.read(file_path).decode("ascii", "replace").strip()
+    return text if text.isdecimal() else "unknown"
+
+
+def _has_log(path: str, files: Files) -> bool:
+    directory = os.path.join(path, WAL_DIR_NAME)
+    return files.is_dir(directory) and bool(segment_ids(files.list_dir(directory)))
+
+
+def _read(path: str, files: Files, lock: int, replica_id: int) -> DataDir | None:
+    """The directory as it is on disk; None when it is a new one."""
+    file_path = os.path.join(path, META_FILE_NAME)
+    if not files.exists(file_path):
+        if _has_log(path, files):
+            raise CorruptionError(file_path, 0, "it is missing, but there is a log beside it")
+        return None
+    meta = decode_meta(files.read(file_path), file_path)
+    if meta.format > META_FORMAT:
+        raise DataDirRefusedError(
+            f"{path} has format {meta.format}; this version knows up to {META_FORMAT}."
+            " Run the version that wrote it, or a newer one"
+        )
+    if meta.replica_id != replica_id:
+        raise DataDirRefusedError(
+            f"{path} belongs to replica {meta.replica_id}, this is replica {replica_id}."
+            " Correct the replica id or the data directory"
+        )
+    if meta.has_log and not _has_log(path, files):
+        raise CorruptionError(os.path.join(path, WAL_DIR_NAME), 0, "the log is missing")
+    return DataDir(path, files, lock, meta, is_new=False)
