@@ -85,7 +85,12 @@ def is_at_or_below(path: str, ancestor: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """`path` as a message names it: quoted, unprintable characters escaped, cut when long."""
-    if len(path) > _SHOWN_CHARACTERS_MAX:
-        return f"{path[:_SHOWN_CHARACTERS_MAX]!a}... ({len(path)} characters)"
-    return repr(path) if path.isprintable() else ascii(path)
+    """`path` as a message names it: quoted, cut when long, the characters that no path may hold
+    escaped. Messages are replicated, so this must not ask Python what is printable: that depends
+    on its version's Unicode tables."""
+    text = _FORBIDDEN.sub(_escape, path[:_SHOWN_CHARACTERS_MAX])
+    return f"'{text}'" if len(path) <= _SHOWN_CHARACTERS_MAX else f"'{text}...'"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match.group()):04x}"

@@ -7,11 +7,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-KEPT = {"COORDSVC_INTEROP"}
-
 for _name in list(os.environ):
     # Settings of a replica, and proxies, which would swallow connections to 127.0.0.1.
-    if (_name.startswith("COORDSVC_") and _name not in KEPT) or _name.lower().endswith("_proxy"):
+    if _name.startswith("COORDSVC_") or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 
 settings.register_profile(

@@ -47,7 +47,8 @@ def create(
     """Create the znode PATH and print its path.
 
     DATA "-" is standard input; without DATA the data is null, which is not the same as empty ("").
-    Its parent must exist. With -e the command keeps a session and runs until it is interrupted.
+    DATA that starts with a dash goes last, behind "--". The parent must exist. With -e the command
+    keeps a session and runs until it is interrupted.
     """
     kinds = [ephemeral, container, ttl_ms is not None]
     if sum(kinds) > 1:

@@ -198,7 +198,7 @@ class DevCluster:
         for line in (
             "",
             f"{_count(len(self._replicas), 'replica')} ready, with their data below "
-            f"{self._data_dir}. Ctrl-C stops all.",
+            f"{self._data_dir}/. Ctrl-C stops all.",
             f"Endpoints: {endpoints}",
             f"Metrics:   http://{self._replicas[0].admin_endpoint}/metrics",
             "",

@@ -13,6 +13,9 @@ from coordsvc.exit_status import ExitStatus
 
 CHUNK_BYTES = 65_536
 
+OF_ONE_REPLICA = ("COORDSVC_PEERS", "COORDSVC_PEER_LISTEN", "COORDSVC_ADVERTISE")
+"""Settings that cannot be meant for each of several replicas."""
+
 
 class DevChild:
     """A running replica. Make it with `start`, on the main thread (see `_child`)."""
@@ -31,7 +34,7 @@ class DevChild:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "coordsvc.cli._child", str(read_fd)),
                 *serve_arguments(replica, replicas),
-                env={"COORDSVC_LOG_FORMAT": "console", **os.environ},
+                env=_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -98,6 +101,11 @@ class DevChild:
         if self._pipe_fd >= 0:
             os.close(self._pipe_fd)
             self._pipe_fd = -1
+
+
+def _environment() -> dict[str, str]:
+    environment = {"COORDSVC_LOG_FORMAT": "console", **os.environ}
+    return {name: value for name, value in environment.items() if name not in OF_ONE_REPLICA}
 
 
 def describe_end(status: int) -> str:

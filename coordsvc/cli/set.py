@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 def set_command(
     options: ClientOptions, path: str, data: str | None, to_null: bool, version: int | None
 ) -> None:
-    """Write DATA into the znode PATH and print its new version. DATA "-" is standard input."""
+    """Write DATA into the znode PATH and print its new version.
+
+    DATA "-" is standard input; other DATA that starts with a dash goes last, behind "--".
+    """
     if (data is None) != to_null:
         raise click.UsageError("give either DATA or --null")
     payload = read_data(data)

@@ -19,6 +19,7 @@ from coordsvc.client.unary import UnaryClient
 from coordsvc.errors import (
     CoordError,
     OutcomeUnknownError,
+    RequestOutOfOrderError,
     ResultForgottenError,
     SessionError,
     SessionExpiredError,
@@ -194,5 +195,7 @@ class ClientSession:
 
 
 def _is_number_used(error: CoordError) -> bool:
-    """Whether the state machine has seen the number, rather than a front door's refusal."""
+    """Whether the state machine has done the number, rather than a front door refused it."""
+    if isinstance(error, RequestOutOfOrderError):
+        return False
     return error.zxid > 0 or isinstance(error, ResultForgottenError)

@@ -43,6 +43,8 @@ class UnaryClient:
         self._channels = Channels(self.config)
         self._cluster_id = 0
         self._zxid_seen = 0
+        self.retries = 0
+        """How many attempts were repetitions of failed ones."""
 
     async def __aenter__(self) -> UnaryClient:
         return self
@@ -197,6 +199,7 @@ class UnaryClient:
                 if is_late or failures.is_hopeless() or not may_retry(error, repeatable):
                     raise failures.verdict() from None
             await asyncio.sleep(pause)
+            self.retries += 1
 
     async def _attempt(
         self,

@@ -1,4 +1,4 @@
-"""The read side: exists, data, children, ACL. Each reads one state at one moment.
+"""The read side: exists, data, children, ACL, ephemerals. Each reads one state at one moment.
 
 Every function takes the state and the identities of the caller, returns what was asked or a
 `Refusal`, and never raises for a bad request. A malformed path is BAD_ARGUMENTS (ZooKeeper's
@@ -17,7 +17,7 @@ from coordsvc.core.records import Znode
 from coordsvc.core.refusals import refuse
 from coordsvc.core.state import State
 from coordsvc.errors import ErrorCode
-from coordsvc.paths import join, path_fault
+from coordsvc.paths import is_at_or_below, join, path_fault
 
 CHILDREN_BYTES_MAX = 2 * 1024 * 1024
 """A page of children is at most about so large: below the 4 MiB at which default gRPC clients
@@ -125,6 +125,13 @@ def get_children(
     is_last = start + len(children) >= len(names)
     token = "" if is_last or not children else children[-1].name
     return ChildrenPage(tuple(children), znode.stat, token)
+
+
+def get_ephemerals(state: State, session_id: int, prefix: str = "/") -> tuple[str, ...]:
+    """The session's ephemerals at or below `prefix`, sorted. By component: ``/a`` does not cover
+    ``/ab``, which it does in ZooKeeper."""
+    paths = state.ephemerals_of(session_id)
+    return tuple(path for path in paths if is_at_or_below(path, prefix))
 
 
 def _child(

@@ -35,6 +35,20 @@ class QueuedBatch(msgspec.Struct, gc=False):
     commands: int
 
 
+class _Taken(msgspec.Struct, gc=False):
+    """What of an origin's incarnation was taken in this term: batches `first` to `last`.
+
+    A copy of one of them is in the log already. One behind a gap would run nowhere, and, once
+    noted as the last, keep out the missing one for the rest of the term. One before the first
+    is missing, or was an earlier leader's; whatever came after it is taken again with it, and
+    the state machine skips what it had.
+    """
+
+    incarnation: int
+    first: int
+    last: int
+
+
 class MergeQueue:
     """Lives for one term: whoever stops leading drops it, and the origins send again."""
 
@@ -43,9 +57,7 @@ class MergeQueue:
         self._batches: deque[QueuedBatch] = deque()
         self._commands: list[LeaderCommand] = []
         self._bytes = 0
-        self._taken: dict[int, tuple[int, int]] = {}
-        """Per origin, incarnation and seq of the last batch taken in this term: a copy of an
-        earlier one is in the log already. The state machine would skip it too."""
+        self._taken: dict[int, _Taken] = {}
 
     def clear(self) -> None:
         self._batches.clear()
@@ -54,16 +66,21 @@ class MergeQueue:
         self._bytes = 0
 
     def add(self, replica_id: int, incarnation: int, seq: int, commands: int, raw: bytes) -> bool:
-        """False when the queue is full: the origin sends again when it sees no progress."""
+        """False when it is not taken: the origin sends again when it sees no progress."""
         if self._bytes + len(raw) > self._settings.merge_bytes_max:
             return False
         if seq:
-            taken_incarnation, taken_seq = self._taken.get(replica_id, (0, 0))
-            if incarnation < taken_incarnation:
+            taken = self._taken.get(replica_id)
+            if taken is None or incarnation > taken.incarnation:
+                self._taken[replica_id] = _Taken(incarnation, seq, seq)
+            elif incarnation < taken.incarnation or taken.first <= seq <= taken.last:
                 return True
-            if incarnation == taken_incarnation and seq <= taken_seq:
-                return True
-            self._taken[replica_id] = (incarnation, seq)
+            elif seq == taken.last + 1:
+                taken.last = seq
+            elif seq > taken.last:
+                return False
+            else:
+                taken.first = taken.last = seq
         self._batches.append(QueuedBatch(raw, commands))
         self._bytes += len(raw)
         return True

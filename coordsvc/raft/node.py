@@ -46,6 +46,7 @@ AFTER_STALL_S = 0.1
 """How long the sockets are given to speak after a stall before anyone is judged."""
 LEADER_LOST_S = (0.005, 0.05)
 """A replica whose connection to the leader broke asks for votes after a time in this range."""
+NEVER = -1e9
 RETRY_S = (0.05, 0.2)
 """First wait after a failed election without a leader; doubles up to the election timeout."""
 
@@ -79,14 +80,17 @@ class RaftNode(RaftAdapter):
         self._probing: set[int] = set(settings.peer_ids)
         """Peers whose log is not known to match yet: one append at a time, for each message sent
         ahead of the first answer would be refused and sent again."""
+        self._told_commit: dict[int, int] = dict.fromkeys(settings.peer_ids, 0)
+        """The commit index last sent on the present connection: a full window holds it back."""
         self._votes: dict[int, bool] = {}
         self._pre_votes: dict[int, bool] | None = None
         self._attempt = 0
         self._failed_attempts = 0
-        self._leader_heard_at = -1e9
+        self._leader_heard_at = NEVER
         self._leader_lost = False
-        self._last_tick: float | None = None
+        self._last_tick = clock.monotonic()
         self._judge_from = 0.0
+        self._unjudged_s = 0.0
         self._append_due = False
         self._next_heartbeat = 0.0
         self._peers = settings.peer_ids
@@ -103,17 +107,24 @@ class RaftNode(RaftAdapter):
 
     def tick(self, now: float) -> None:
         """Timers, and for a leader the commit rule. Called once a turn."""
-        stalled = self._last_tick is not None and now - self._last_tick > STALL_S
-        self._last_tick = now
-        if stalled:
-            self._judge_from = now + AFTER_STALL_S
-            self._leader_heard_at = max(self._leader_heard_at, now - STALL_S)
+        may_judge = self._may_judge(now)
         if self.role == LEADER:
             self.advance_commit()
-            if now >= self._judge_from:
+            if may_judge:
                 self._step_down_without_majority(now)
-        elif now >= self.election_deadline and now >= self._judge_from:
+        elif may_judge and now >= self.election_deadline:
             self._deadline_passed(now)
+
+    def _may_judge(self, now: float) -> bool:
+        """Not for a moment after a stall, but stalls put it off for one election timeout at most
+        all together."""
+        since = now - self._last_tick
+        if since > STALL_S and self._unjudged_s < self.settings.election_timeout_s_min:
+            self._judge_from = now + AFTER_STALL_S
+        self._last_tick = now
+        may_judge = now >= self._judge_from
+        self._unjudged_s = 0.0 if may_judge else self._unjudged_s + since
+        return may_judge
 
     def _step_down_without_majority(self, now: float) -> None:
         since = now - self.settings.leader_fallback_s
@@ -138,17 +149,21 @@ class RaftNode(RaftAdapter):
     def _deadline_passed(self, now: float) -> None:
         self.election_deadline = now + self._retry_after()
         self._failed_attempts += 1
+        # A transfer is worth one attempt.
+        was_asked, self.transfer_in_progress = self.transfer_in_progress, False
         if self.memoryless and len(self.linked) < len(self._peers):
             # Its log may lack what it acknowledged; it may lead only if everybody agrees.
             return
-        if self.transfer_in_progress or not self._peers:
+        if was_asked or not self._peers:
             self._campaign(now)
         else:
             self._ask_before_campaign()
 
     def _retry_after(self) -> float:
         low, high = RETRY_S
-        factor = min(2.0**self._failed_attempts, self.settings.election_timeout_s_max / high)
+        # Bounded before it is a number: a replica may be alone for days.
+        doublings = min(self._failed_attempts, 16)
+        factor = min(2.0**doublings, self.settings.election_timeout_s_max / high)
         return self.rng.uniform(low, high) * factor
 
     def _ask_before_campaign(self) -> None:
@@ -163,7 +178,6 @@ class RaftNode(RaftAdapter):
 
     def _campaign(self, now: float) -> None:
         self.elections_started += 1
-        self.transfer_in_progress = False  # A transfer is worth one attempt.
         self._pre_votes = None
         self.set_leader(None)
         self.role = CANDIDATE
@@ -182,6 +196,7 @@ class RaftNode(RaftAdapter):
             for window in self._windows.values():
                 window.clear()
             self._probing = set(self._peers)
+            self._told_commit = dict.fromkeys(self._peers, 0)
             self.become_leader()
 
     def _log_is_behind(self, last_index: int, last_term: int) -> bool:
@@ -193,8 +208,11 @@ class RaftNode(RaftAdapter):
             return False
         if self._log_is_behind(question.last_index, question.last_term):
             return False
-        silent_for = now - self._leader_heard_at
-        return self._leader_lost or silent_for >= self.settings.election_timeout_s_min
+        if self._leader_lost or self.leader_id is None:
+            return True
+        if now < self._judge_from or now - self._last_tick > STALL_S:
+            return False  # The leader's voice may wait in a socket.
+        return now - self._leader_heard_at >= self.settings.election_timeout_s_min
 
     # ------------------------------------------------------------------------ links
 
@@ -204,6 +222,7 @@ class RaftNode(RaftAdapter):
         self.linked.add(peer)
         self._windows[peer].clear()
         self._probing.add(peer)
+        self._told_commit[peer] = 0
         if forgotten:
             self.peer_memoryless.add(peer)
         if self.role == LEADER:
@@ -251,6 +270,8 @@ class RaftNode(RaftAdapter):
         """Whether a message of that term is to be handled. A higher term is taken over, whoever
         says it: a leader then steps down and campaigns, for the sender would otherwise refuse it
         for ever and pre-vote would keep the sender from leading."""
+        if peer not in self.nodes:
+            raise PeerProtocolError(f"replica {peer} is no member")
         if term > self.term:
             self._take_over_term(term, now)
         elif term < self.term:
@@ -265,6 +286,7 @@ class RaftNode(RaftAdapter):
         self.transfer_in_progress = False
         self._pre_votes = None
         self.set_leader(None)
+        self._leader_heard_at = NEVER  # Whoever led before cannot be followed any more.
         self.role = FOLLOWER
         if was_leader:
             self.election_deadline = now + self.rng.uniform(*RETRY_S)
@@ -353,7 +375,7 @@ class RaftNode(RaftAdapter):
             self.set_next_index(peer, max(hint, self.journal.base_index + 1))
             self._probing.add(peer)
             self._windows[peer].clear()
-        if self.next_index(peer) <= last:
+        if self.next_index(peer) <= last or self._told_commit[peer] < self.commit_index:
             self._append_due = True
 
     def heard_follower(self, peer: int, memoryless: bool, now: float) -> None:
@@ -462,6 +484,7 @@ class RaftNode(RaftAdapter):
             if message is None:
                 message = encoded[index] = self._append_message(index)
             self._send(peer, message)
+            self._told_commit[peer] = message.commit_index
             if not message.entries:
                 return
             size = sum(len(payload) for _, payload in message.entries)

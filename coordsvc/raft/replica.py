@@ -156,6 +156,7 @@ class Replica:
             recovered.term,
             recovered.voted_for,
         )
+        recovered.entries.clear()  # The journal has them; once is enough.
         self.network = PeerNetwork(settings, self, self._loop, self.clock, self._rng)
         self._outbox = Outbox(self._wal, lambda: self.node.term, self.network.send)
         self.node: RaftNode = RaftNode(

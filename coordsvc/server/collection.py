@@ -5,14 +5,20 @@ is only the pace. Containers have their turn once a minute, as in ZooKeeper, so 
 child just left is not gone before the next one arrives. TTLs, which run on the cluster's own clock,
 are looked at all the time. Of both together at most so many a minute are collected that nobody's
 writes wait for it. Ref: ZooKeeper ContainerManager.
+
+The cluster's clock moves in the state with each entry only, so while nobody writes it stands. The
+leader therefore looks at TTLs by what the clock will be in its next entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import cast
 
+from coordsvc.core.collector import Collector
 from coordsvc.core.commands import CollectContainer, LeaderCommand
+from coordsvc.core.records import Znode
+from coordsvc.core.state import State
 
 LOOK_PERIOD_S = 0.2
 PER_LOOK_MAX = 200
@@ -22,19 +28,42 @@ CONTAINER_TURN_S = 10.0
 """Fifty looks of thousands of candidates each; what is left is for the next minute."""
 
 
-class Candidates(Protocol):
-    """`core/collector.py`: a look at the next part of all containers and TTL znodes."""
+CLOCK_MARGIN_MS = 10
+"""The leader's entries are stamped by a measurement of their own; a collection that comes too early
+is void."""
 
-    def due(self, term: int, limit: int) -> tuple[LeaderCommand, ...]: ...
+
+class StateAhead:
+    """As much of the state as the core's collector reads, with the clock where it will be."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.clock_ms = state.clock_ms
+
+    @property
+    def znodes(self) -> dict[str, Znode]:
+        return self._state.znodes
+
+    @property
+    def containers(self) -> dict[str, None]:
+        return self._state.containers
+
+    @property
+    def ttl_znodes(self) -> dict[str, None]:
+        return self._state.ttl_znodes
 
 
 class Collection:
     """`propose` is the replica's. What it does not take is found again."""
 
-    def __init__(self, candidates: Candidates, propose: Callable[[LeaderCommand], bool]) -> None:
-        self._candidates = candidates
+    def __init__(self, state: State, propose: Callable[[LeaderCommand], bool]) -> None:
+        self._state = state
+        self._ahead = StateAhead(state)
+        self._candidates = Collector(cast(State, self._ahead))
         self._propose = propose
         self._term: int | None = None
+        self._led_since = 0.0
+        self._clock_ms_then = 0
         self._look_at = 0.0
         self._container_turn_at = 0.0
         self._minute_ends_at = 0.0
@@ -43,6 +72,7 @@ class Collection:
 
     def on_leading(self, term: int, now: float) -> None:
         self._term = term
+        self._led_since, self._clock_ms_then = now, self._state.clock_ms
         self._look_at = now
         self._container_turn_at = now + CONTAINER_PERIOD_S
 
@@ -59,10 +89,15 @@ class Collection:
             self._left_this_minute = PER_MINUTE_MAX
         limit = min(PER_LOOK_MAX, self._left_this_minute)
         if limit:
+            self._ahead.clock_ms = self._clock_ms(now)
             takes_containers = self._is_container_turn(now)
             for command in self._candidates.due(self._term, limit):
                 if takes_containers or not isinstance(command, CollectContainer):
                     self._take(command)
+
+    def _clock_ms(self, now: float) -> int:
+        led_ms = int((now - self._led_since) * 1000)
+        return max(self._state.clock_ms, self._clock_ms_then + led_ms - CLOCK_MARGIN_MS)
 
     def _is_container_turn(self, now: float) -> bool:
         if now >= self._container_turn_at + CONTAINER_TURN_S:

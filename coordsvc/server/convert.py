@@ -1,9 +1,9 @@
 """Requests of the API as commands of the core, and results as responses.
 
-Every number, enum value and size that comes from outside is checked here, at the door, so that
-the log holds only what every replica can apply. What a request *means* is not decided here. The
-path of a write is checked for its size only: the core refuses a malformed one under its own zxid,
-so that the refusal uses up the request number as any other answer does.
+Every path, number, enum value and size that comes from outside is checked here, at the door, so
+that the log holds only what every replica can apply, and a malformed path is BAD_ARGUMENTS whatever
+is in the tree. What a request *means* is not decided here. A write refused here takes no zxid and
+does not use up its request number: the detail's zxid is 0.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from coordsvc.core.commands import (
     Stat,
     SubOp,
 )
+from coordsvc.core.records import MODES
 from coordsvc.errors import (
     BadArgumentsError,
     LimitExceededError,
     UnsupportedFeatureError,
 )
+from coordsvc.paths import validate_path
 from coordsvc.server.config_model import ClusterConfig
 from coordsvc.v1 import common_pb2, coordination_pb2
 
@@ -41,6 +43,7 @@ FEATURES: tuple[str, ...] = ()
 
 PASSWORD_BYTES_MAX = 64
 CLIENT_NAME_BYTES_MAX = 256
+LEAST_SUFFIX = "0" * 10
 TTL_MS_MAX = 2**40 - 1
 """Ref: ZooKeeper EphemeralType, whose TTL has 40 bits."""
 
@@ -90,9 +93,9 @@ def request_context(message: common_pb2.RequestContext, limits: ClusterConfig) -
     guard_path, guard_czxid = "", 0
     if message.HasField("guard"):
         guard_path, guard_czxid = message.guard.path, message.guard.czxid
-        check_path_size(guard_path, limits)
-        if not guard_path or guard_czxid <= 0:
-            raise BadArgumentsError("a guard needs a path and a positive czxid")
+        check_path(guard_path, limits)
+        if guard_czxid <= 0:
+            raise BadArgumentsError(f"a guard's czxid is {guard_czxid}; it must be positive")
     return RequestContext(
         session_id=session_id,
         password=password,
@@ -114,6 +117,11 @@ def check_path_size(path: str, limits: ClusterConfig) -> None:
             f"the path has {size} bytes; at most {limits.path_size_bytes_max} are allowed",
             path=path,
         )
+
+
+def check_path(path: str, limits: ClusterConfig) -> None:
+    check_path_size(path, limits)
+    validate_path(path)
 
 
 def check_data_size(data: bytes, path: str, limits: ClusterConfig) -> None:
@@ -163,9 +171,14 @@ def create_op(
     message: coordination_pb2.CreateRequest | coordination_pb2.CreateOperation,
     limits: ClusterConfig,
 ) -> CreateOp:
-    check_path_size(message.path, limits)
-    check_data_size(message.data, message.path, limits)
     mode = _create_mode(message.mode)
+    if MODES[mode][1]:
+        # The suffix makes a path of it: "/queue/" is one then, and its length counts.
+        check_path_size(message.path, limits)
+        validate_path(message.path + LEAST_SUFFIX)
+    else:
+        check_path(message.path, limits)
+    check_data_size(message.data, message.path, limits)
     has_ttl = mode in (PERSISTENT_WITH_TTL, PERSISTENT_SEQUENTIAL_WITH_TTL)
     if has_ttl and not 1 <= message.ttl_ms <= TTL_MS_MAX:
         raise BadArgumentsError(
@@ -188,7 +201,7 @@ def delete_op(
     message: coordination_pb2.DeleteRequest | coordination_pb2.DeleteOperation,
     limits: ClusterConfig,
 ) -> DeleteOp:
-    check_path_size(message.path, limits)
+    check_path(message.path, limits)
     return DeleteOp(path=message.path, version=_expected_version(message))
 
 
@@ -196,7 +209,7 @@ def set_data_op(
     message: coordination_pb2.SetDataRequest | coordination_pb2.SetDataOperation,
     limits: ClusterConfig,
 ) -> SetDataOp:
-    check_path_size(message.path, limits)
+    check_path(message.path, limits)
     check_data_size(message.data, message.path, limits)
     return SetDataOp(
         path=message.path,
@@ -206,12 +219,12 @@ def set_data_op(
 
 
 def check_op(message: coordination_pb2.CheckOperation, limits: ClusterConfig) -> CheckOp:
-    check_path_size(message.path, limits)
+    check_path(message.path, limits)
     return CheckOp(path=message.path, version=_expected_version(message))
 
 
 def set_acl_op(message: coordination_pb2.SetAclRequest, limits: ClusterConfig) -> SetAclOp:
-    check_path_size(message.path, limits)
+    check_path(message.path, limits)
     version = message.expected_aversion if message.HasField("expected_aversion") else ANY_VERSION
     return SetAclOp(
         path=message.path,

@@ -272,7 +272,7 @@ class CoordinationService:
         context: Context,
         query: Callable[[State, tuple[AuthId, ...]], ResultT | Refusal],
     ) -> tuple[ResultT, int]:
-        convert.check_path_size(request.path, self._limits)
+        convert.check_path(request.path, self._limits)
         linearizable = convert.is_linearizable(request.consistency)
         call = self._checked_call(request.context, context)
         return await self._pipeline.read(call, query, linearizable=linearizable)

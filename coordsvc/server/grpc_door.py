@@ -7,7 +7,6 @@ request is refused, typed, before it is decoded when it is too large, and when i
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import time
@@ -25,6 +24,7 @@ from grpc import aio
 
 from coordsvc.core.commands import AuthId
 from coordsvc.errors import (
+    Applied,
     CoordError,
     InternalError,
     LimitExceededError,
@@ -36,6 +36,8 @@ from coordsvc.server.status_map import status_message, status_of, trailers_of
 logger = logging.getLogger(__name__)
 
 DEADLINE_S_DEFAULT = 10.0
+ANSWER_MARGIN_SHARE = 0.1
+ANSWER_MARGIN_S_MAX = 0.1
 RECEIVE_BYTES_MAX = 8 * 1024 * 1024
 """gRPC's own limit is above ours, so that what is too large is refused with our detail."""
 
@@ -50,6 +52,21 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
+
+READS = frozenset(
+    {
+        "Exists",
+        "GetData",
+        "GetChildren",
+        "GetAcl",
+        "Sync",
+        "Heartbeat",
+        "Status",
+        "Members",
+        "Digest",
+    }
+)
+"""Methods that apply nothing, whatever happens."""
 
 Context = aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Message]]
@@ -69,18 +86,13 @@ class FrontDoor:
     def __init__(self, *, message_size_bytes_max: int) -> None:
         self._message_size_bytes_max = message_size_bytes_max
         self._active = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.calls_total: Counter[tuple[str, str]] = Counter()
         """By method and error code, OK included."""
 
     @property
     def active(self) -> int:
+        """Calls under way."""
         return self._active
-
-    async def wait_idle(self) -> None:
-        """When no call is under way."""
-        await self._idle.wait()
 
     def handlers(
         self, service: ServiceDescriptor, methods: Mapping[str, Handler]
@@ -139,7 +151,6 @@ class FrontDoor:
         self, method: str, handler: Handler, request: Any, context: Context
     ) -> Message:
         self._active += 1
-        self._idle.clear()
         began = time.perf_counter()
         outcome = "CANCELLED"
         error: CoordError | None = None
@@ -155,8 +166,6 @@ class FrontDoor:
             error = _internal_error(method, unexpected)
         finally:
             self._active -= 1
-            if not self._active:
-                self._idle.set()
             outcome = error.code.name if error is not None else outcome
             self._note(method, outcome, began)
         assert error is not None
@@ -178,13 +187,20 @@ def _internal_error(method: str, unexpected: Exception) -> InternalError:
     """What happened is for the log alone; the caller gets a word to find it by."""
     incident = uuid.uuid4().hex[:12]
     logger.error("rpc.failed", extra={"method": method, "incident": incident}, exc_info=unexpected)
-    return InternalError(f"internal error; the replica's log has it as incident {incident}")
+    error = InternalError(f"internal error; the replica's log has it as incident {incident}")
+    if method in READS:
+        error.applied = Applied.NO
+    return error
 
 
 def seconds_left(context: Context) -> float:
-    """Until the call's deadline; 10 s when it has none."""
+    """For which the server may go on trying: 10 s when the call has no deadline, else a little
+    less than is left. At the deadline the caller's own library ends the call, and a typed answer
+    that tells whether a write was applied would come too late."""
     remaining: float | None = context.time_remaining()
-    return DEADLINE_S_DEFAULT if remaining is None else remaining
+    if remaining is None:
+        return DEADLINE_S_DEFAULT
+    return remaining - min(ANSWER_MARGIN_S_MAX, remaining * ANSWER_MARGIN_SHARE)
 
 
 def connection_ids(peer: str) -> tuple[AuthId, ...]:

@@ -42,6 +42,7 @@ from coordsvc.errors import (
     BadArgumentsError,
     NoQuorumError,
     NotCaughtUpError,
+    OutcomeUnknownError,
     SessionExpiredError,
     ShuttingDownError,
     error_from_code,
@@ -129,6 +130,15 @@ class Pipeline:
         while self._pending:
             await asyncio.wait(self._pending)
 
+    def abandon(self) -> None:
+        """The replica has stopped: what it did not decide it never will. Their callers are told
+        so, rather than find their connection cut."""
+        for future in tuple(self._pending):
+            if not future.done():
+                future.set_exception(
+                    OutcomeUnknownError("this replica stopped before the write was decided")
+                )
+
     # ----------------------------------------------------------------------------------- requests
 
     async def write(self, call: Call, op: Op) -> Reply:
@@ -136,6 +146,7 @@ class Pipeline:
         self._refuse_when_stopping()
         async with self._in_order(call) as lane:
             await self._prove_session(call)
+            await self._wait_min_zxid(call)
             context = call.context
             caller = Caller(
                 session_id=context.session_id,
@@ -343,4 +354,7 @@ def _refused(refusal: Refusal, zxid: int) -> Exception:
 
 
 def _no_quorum() -> NoQuorumError:
-    return NoQuorumError("no leader confirmed by a majority is in reach of this replica")
+    return NoQuorumError(
+        "no leader confirmed by a majority is in reach of this replica; try again, or another one",
+        retry_after_ms=200,
+    )

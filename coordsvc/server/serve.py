@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 STOP_S_MAX = 4.5
 """A stop is promised within 5 s."""
 
-DRAIN_S_MAX = 1.0
+DRAIN_S_MAX = 0.5
 SWITCH_INTERVAL_S = 0.0005
 """The thread that syncs the log must get the interpreter back soon: writes wait for it."""
 

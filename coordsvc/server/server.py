@@ -16,7 +16,6 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from coordsvc import __version__
-from coordsvc.core.collector import Collector
 from coordsvc.core.commands import AppliedEntry
 from coordsvc.raft.messages import ReplicaInfo, Touch, TouchAck
 from coordsvc.server.addresses import Address
@@ -66,7 +65,7 @@ class Server:
             confirm=replica.confirm_leadership,
             acknowledge=self._acknowledge_report,
         )
-        self.collection = Collection(Collector(replica.machine.state), replica.propose)
+        self.collection = Collection(replica.machine.state, replica.propose)
         self.pipeline = Pipeline(replica, self.reports, confirmed_age_s_max=confirmed_age_s_max)
         self.members = Members(
             replica, config.peers, self._own_info, tick_s=tick_s, reachable_s=confirmed_age_s_max
@@ -140,7 +139,8 @@ class Server:
         return True
 
     async def stop(self, grace_s: float = 0.2) -> None:
-        """End what is left of the calls, and close the port."""
+        """End what is left of the calls, and close the port. The replica has stopped before."""
+        self.pipeline.abandon()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -86,21 +86,26 @@ class SessionReports:
 
     def heard(self, session_id: int, now: float) -> None:
         """A request of this session, with its password proven, arrived at `now`."""
+        self._heard(session_id, now)
+
+    def _heard(self, session_id: int, now: float) -> int:
+        """The first report that says so."""
         self._heard_here.add(session_id)
         entry = self._unacknowledged.get(session_id)
         if entry is None:
-            self._unacknowledged[session_id] = _Unacknowledged(now, self._next_report)
-        elif now > entry.heard_at:
+            entry = self._unacknowledged[session_id] = _Unacknowledged(now, self._next_report)
+        elif now >= entry.heard_at:
             # What was reported of it is out of date, and only a later report counts for this.
             entry.heard_at, entry.first_report = now, self._next_report
+        return entry.first_report
 
     def heartbeat(self, session_id: int, now: float) -> asyncio.Future[None]:
         """Done when the leader has taken a report with it; fails with NoQuorumError after about a
         tick, or SessionExpiredError if the session is seen to end meanwhile."""
-        self.heard(session_id, now)
+        first_report = self._heard(session_id, now)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heartbeats.append(
-            _Heartbeat(future, session_id, self._next_report, now + self._patience_s)
+            _Heartbeat(future, session_id, first_report, now + self._patience_s)
         )
         self._schedule_flush()
         return future
@@ -131,7 +136,7 @@ class SessionReports:
         if (term, leader_id) != self._leader:
             self._leader = (term, leader_id)
             self._sent_at, self._unanswered_since = -1e9, None
-        if self._unacknowledged and now - self._sent_at >= self._period_s:
+        if self._has_news and now - self._sent_at >= self._period_s:
             self._report(now)
         self._give_up(now)
 
@@ -165,8 +170,13 @@ class SessionReports:
         self._flush_scheduled = False
         now = self._monotonic()
         since = self._unanswered_since
-        if self._unacknowledged and (since is None or now - since < self._period_s):
+        if self._has_news and (since is None or now - since < self._period_s):
             self._report(now)
+
+    @property
+    def _has_news(self) -> bool:
+        """And somebody to tell them to."""
+        return bool(self._unacknowledged) and self._leader[1] is not None
 
     def _report(self, now: float) -> None:
         sessions = tuple(

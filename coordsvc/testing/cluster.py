@@ -161,10 +161,14 @@ class LocalCluster:
         for replica_id in list(self._processes):
             self.wait_end(replica_id)
 
+    def terminate(self, replica_id: int) -> None:
+        """SIGTERM; `wait_end` waits for what it does about it."""
+        self._processes[replica_id].terminate()
+
     def stop(self) -> dict[int, int]:
         """SIGTERM to all that run; their exit statuses, by replica id."""
-        for process in self._processes.values():
-            process.terminate()
+        for replica_id in self._processes:
+            self.terminate(replica_id)
         return {replica_id: self.wait_end(replica_id) for replica_id in list(self._processes)}
 
     def wait_end(self, replica_id: int, timeout_seconds: float = STOP_SECONDS) -> int:

@@ -3,7 +3,7 @@
 `FakeDisk` stands in for `coordsvc.storage.files.FileSystem`. It keeps what a running kernel shows
 apart from what the medium holds: writes become durable by `fdatasync`, names by `fsync_dir`.
 `kill()` is a process killed (everything written stays visible), `power_cut()` a lost supply (of
-what was not synced, any sectors and the first few name changes may have made it). Both return a
+what was not synced, any sectors and any name changes may have made it). Both return a
 new disk, so that one moment can be continued in many ways.
 
 Syncs complete on command when the disk's jobs run in `coordsvc.testing.manual_loop`. Nothing here
@@ -137,9 +137,11 @@ class FakeDisk:
         ]
         return twin
 
-    def power_cut(self, kept: Iterable[DirtySector] = (), names_kept: int = 0) -> FakeDisk:
-        """The disk after the power went: what was synced, these unsynced sectors, and the first
-        `names_kept` of the name changes that were not synced."""
+    def power_cut(
+        self, kept: Iterable[DirtySector] = (), names_kept: Iterable[int] = ()
+    ) -> FakeDisk:
+        """The disk after the power went: what was synced, these unsynced sectors, and these (by
+        their number, from 0) of the `unsynced_names` name changes."""
         twin = self.kill()
         by_file: dict[int, list[int]] = {}
         for number, sector in kept:
@@ -147,8 +149,8 @@ class FakeDisk:
         for file in twin._files():
             file.sync(by_file.get(file.number, ()), with_size=False)
             file.cached, file.dirty = file.durable[:], set()
-        for change in twin._pending_names[:names_kept]:
-            _rename(twin._durable_names, change)
+        for number in sorted(names_kept):
+            _rename(twin._durable_names, twin._pending_names[number])
         twin._pending_names = []
         twin._names = dict(twin._durable_names)
         return twin

@@ -18,8 +18,8 @@ from coordsvc.raft.messages import LENGTH, Message, decode_message
 from coordsvc.raft.node import RaftNode
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.settings import ReplicaSettings
-from coordsvc.storage.wal_format import Kind
-from coordsvc.storage.wal_recovery import RecoveredLog
+from coordsvc.storage.wal import RecoveredLog
+from coordsvc.storage.wal_format import Kind, Record
 from coordsvc.storage.wal_state import WalState
 
 NOWHERE = ("127.0.0.1", 1)
@@ -40,11 +40,30 @@ class ManualClock:
         return int(self.now * 1000)
 
 
-class WalRecord(NamedTuple):
-    kind: int
-    index: int
-    term: int
-    payload: bytes
+class Disk:
+    """What a row of records amounts to."""
+
+    def __init__(self) -> None:
+        self.state = WalState()
+        self.entries: list[tuple[bytes, int, int]] = []
+        """(payload, index, term), without holes."""
+
+    def apply(self, record: Record) -> None:
+        self.state.apply(*record)
+        kind, index, term, payload = record
+        if kind == Kind.ENTRY:
+            self.entries.append((payload, index, term))
+        elif kind == Kind.TRUNCATE:
+            while self.entries and self.entries[-1][1] >= index:
+                self.entries.pop()
+
+    def holds(self, payload: bytes, index: int, term: int) -> bool:
+        position = index - self.entries[0][1] if self.entries else -1
+        return 0 <= position < len(self.entries) and self.entries[position] == (
+            payload,
+            index,
+            term,
+        )
 
 
 class ManualWal:
@@ -54,30 +73,25 @@ class ManualWal:
     power cut. `schedule`, when given, completes each group by itself after a while.
     """
 
-    def __init__(self, durable: Iterable[WalRecord] = ()) -> None:
-        self.records: list[WalRecord] = list(durable)
+    def __init__(self, durable: Iterable[Record] = ()) -> None:
+        self.records: list[Record] = list(durable)
         self.end_lsn = self.synced_lsn = len(self.records)
         self.on_synced: Callable[[int], None] = lambda lsn: None
-        self.schedule: Callable[[Callable[[], None]], None] | None = None
+        self.schedule: Callable[[Callable[[], bool]], None] | None = None
         self.syncs_total = 0
-        self._state = WalState()
+        self.durable = Disk()
+        """What a power cut leaves."""
+        self._appended = WalState()
         self._in_flight: int | None = None
         self._is_flush_wanted = False
-        self.recovered = self._recover()
-
-    def _recover(self) -> RecoveredLog:
-        entries: list[tuple[bytes, int, int]] = []
         for record in self.records:
-            self._state.apply(*record)
-            if record.kind == Kind.ENTRY:
-                entries.append((record.payload, record.index, record.term))
-            elif record.kind == Kind.TRUNCATE:
-                entries = [entry for entry in entries if entry[1] < record.index]
-        state = self._state
-        return RecoveredLog(
+            self.durable.apply(record)
+            self._appended.apply(*record)
+        state = self.durable.state
+        self.recovered = RecoveredLog(
             base_index=state.base_index,
             base_term=state.base_term,
-            entries=entries,
+            entries=list(self.durable.entries),
             term=state.term,
             voted_for=state.voted_for,
             voter=state.voter,
@@ -85,8 +99,8 @@ class ManualWal:
         )
 
     def _append(self, kind: Kind, index: int, term: int, payload: bytes) -> None:
-        record = WalRecord(kind, index, term, payload)
-        self._state.apply(*record)
+        record = (kind, index, term, payload)
+        self._appended.apply(*record)
         self.records.append(record)
         self.end_lsn += 1
 
@@ -104,8 +118,7 @@ class ManualWal:
         self._append(Kind.VOTER, int(voter), 0, b"")
 
     def flush(self) -> None:
-        """Hands over what was appended, as one group, when the disk is idle."""
-        self._is_flush_wanted = self._in_flight is None and self.synced_lsn < self.end_lsn
+        """Hands over what was appended, as one group: now, or when the disk is idle."""
         if self._in_flight is not None:
             self._is_flush_wanted = True
         elif self.synced_lsn < self.end_lsn:
@@ -121,6 +134,8 @@ class ManualWal:
         """Completes the group in flight; False when there is none."""
         if self._in_flight is None:
             return False
+        for record in self.records[self.synced_lsn : self._in_flight]:
+            self.durable.apply(record)
         self.synced_lsn, self._in_flight = self._in_flight, None
         self.syncs_total += 1
         self.on_synced(self.synced_lsn)
@@ -144,7 +159,7 @@ class ManualWal:
 
 def voter_wal() -> ManualWal:
     """An empty disk whose owner remembers everything: as after the first start."""
-    return ManualWal([WalRecord(Kind.VOTER, 1, 0, b"")])
+    return ManualWal([(Kind.VOTER, 1, 0, b"")])
 
 
 class Frame(NamedTuple):

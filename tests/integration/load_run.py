@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,7 @@ class LoadRun:
         self._log_path = directory / f"load-{name}.log"
         self._progress: collections.deque[dict[str, Any]] = collections.deque(maxlen=2_000)
         self.records: list[dict[str, Any]] = []
+        self.retries = 0
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -75,8 +76,8 @@ class LoadRun:
         since = progress[-1]["time"] - RATE_SECONDS
         first = next(step for step in progress if step["time"] >= since)
         seconds = progress[-1]["time"] - first["time"]
-        if seconds < RATE_SECONDS / 2:
-            return 0.0
+        if seconds < 0.9 * RATE_SECONDS:
+            return 0.0  # It has only just begun.
         return (progress[-1]["acked"] - first["acked"]) / seconds
 
     def wait_rate(self, least: float, timeout_seconds: float = 15.0) -> float:
@@ -95,15 +96,20 @@ class LoadRun:
         self._process.stdin.close()
         assert self._process.wait(20) == 0, self._log_path.read_text()[-2000:]
         self._reader.join()
-        self.records = json.loads(self._out_path.read_text())
+        outcome = json.loads(self._out_path.read_text())
+        self.records, self.retries = outcome["records"], outcome["retries"]
         failures = [record["failure"] for record in self.records if record["failure"]]
         assert not failures, failures
 
     def longest_gap_seconds(self, start: float, end: float) -> float:
-        """The longest time without any acknowledgement between two moments (time.monotonic)."""
-        times = sorted(ack[1] for record in self.records for ack in record["acks"])
-        times = [start, *(moment for moment in times if start <= moment <= end), end]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        """The longest time between two moments (time.monotonic) that any session went without an
+        acknowledgement: what the unluckiest client saw."""
+        return max(
+            _longest_gap(
+                [start, *(ack[1] for ack in record["acks"] if start <= ack[1] <= end), end]
+            )
+            for record in self.records
+        )
 
     # --------------------------------------------------------------------------------- checks
 
@@ -152,12 +158,12 @@ class LoadRun:
         return len(last)
 
 
+def _longest_gap(times: list[float]) -> float:
+    return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+
 def _around_break(numbers: list[int]) -> str:
     for index, number in enumerate(numbers):
         if number != index + 1:
             return f"...{numbers[max(0, index - 3) : index + 4]}... at {index}"
     return str(numbers[-5:])
-
-
-def now() -> float:
-    return time.monotonic()

@@ -59,7 +59,7 @@ async def send(client: UnaryClient, record: dict[str, Any], number: int) -> tupl
             answer = await client.call(CREATE, request)
             return answer.path, answer.header.zxid
         except (OutcomeUnknownError, UnavailableError):
-            record["retries"] += 1
+            continue  # The client had its time for this call; the number is still to be done.
 
 
 async def open_writer(client: UnaryClient, name: str) -> dict[str, Any]:
@@ -72,7 +72,6 @@ async def open_writer(client: UnaryClient, name: str) -> dict[str, Any]:
         "path": path,
         "session_id": answer.credentials.session_id,
         "password": answer.credentials.password.hex(),
-        "retries": 0,
         "acks": [],
         "pending": None,
         "failure": None,
@@ -93,8 +92,8 @@ async def write_until(stop: asyncio.Event, client: UnaryClient, record: dict[str
         record["pending"] = None
 
 
-async def run(endpoints: tuple[str, ...], sessions: int, name: str) -> list[dict[str, Any]]:
-    """Until stdin is closed; the records."""
+async def run(endpoints: tuple[str, ...], sessions: int, name: str) -> dict[str, Any]:
+    """Until stdin is closed; the sessions' records, and how often something was repeated."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin, stop.set)
     clients = []
@@ -120,7 +119,7 @@ async def run(endpoints: tuple[str, ...], sessions: int, name: str) -> list[dict
     await asyncio.gather(*late, return_exceptions=True)
     reporter.cancel()
     await asyncio.gather(*(client.close() for client in clients))
-    return records
+    return {"records": records, "retries": sum(client.retries for client in clients)}
 
 
 async def _report(records: list[dict[str, Any]]) -> None:
@@ -140,8 +139,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     endpoints = tuple(options.endpoints.split(","))
-    records = asyncio.run(run(endpoints, options.sessions, options.name))
-    options.out.write_text(json.dumps(records))
+    outcome = asyncio.run(run(endpoints, options.sessions, options.name))
+    options.out.write_text(json.dumps(outcome))
 
 
 if __name__ == "__main__":

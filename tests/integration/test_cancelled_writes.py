@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(60)
 
 WRITES = 1_000
 CLIENTS = 3
+AHEAD = 200
 SEQUENTIAL = common_pb2.CREATE_MODE_PERSISTENT_SEQUENTIAL
 
 
@@ -29,15 +30,17 @@ async def write(client: UnaryClient, number: int) -> str:
 async def cancel_half(
     writes: Sequence[asyncio.Task[str]], chance: random.Random
 ) -> set[asyncio.Task[str]]:
-    """Cancel 500 of 1,000 while they are in flight, at random moments; those cancelled in time."""
-    victims = chance.sample(list(writes), len(writes) // 2)
+    """Cancel 500 of 1,000 at random, each when its turn to be answered is near: by then it has
+    been sent, and is somewhere between here and the disks. Those that were cancelled in time."""
+    victims = sorted(chance.sample(range(len(writes)), len(writes) // 2))
     cancelled = set()
-    for number, victim in enumerate(victims):
-        if number % 25 == 0:
-            await asyncio.sleep(chance.random() * 0.02)
-        if not victim.done():
-            victim.cancel()
-            cancelled.add(victim)
+    while victims:
+        await asyncio.sleep(0)
+        near = sum(write.done() for write in writes) + chance.randrange(AHEAD)
+        while victims and victims[0] <= near:
+            victim = writes[victims.pop(0)]
+            if victim.cancel():
+                cancelled.add(victim)
     return cancelled
 
 

@@ -19,8 +19,8 @@ from coordsvc.testing.cluster import LocalCluster, wait_for
 pytestmark = pytest.mark.timeout(90)
 
 FSYNCS = "coordsvc_wal_fsync_total"
-CHUNK = bytes(range(256)) * 2_048
-"""Half a MiB."""
+CHUNK = bytes(range(256)) * 1_024
+"""A quarter of a MiB."""
 
 
 def fsyncs(cluster: LocalCluster) -> dict[int, float]:
@@ -99,7 +99,7 @@ def test_a_file_cannot_grow(make_cluster: Callable[..., LocalCluster]) -> None:
     """RLIMIT_FSIZE: pwrite fails with EFBIG, as it would with ENOSPC."""
     cluster = make_cluster(1)
     cluster.start()
-    limit = 32 * 1024 * 1024
+    limit = 8 * 1024 * 1024
     unlimited = resource.prlimit(cluster.pid(1), resource.RLIMIT_FSIZE)
     resource.prlimit(cluster.pid(1), resource.RLIMIT_FSIZE, (limit, unlimited[1]))
     acked, error = asyncio.run(fill(cluster.endpoints, 200))
@@ -114,7 +114,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting is not permitted here")
     yield folder
@@ -124,7 +124,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_disk_is_full(small_disk: Path, size: int) -> None:
     """Every replica's disk, at about the same time; with more room all is there again."""
-    limits = "size=200m" if size == 1 else "size=600m"
+    limits = f"size={64 * size}m"
     subprocess.run(["mount", "-o", f"remount,{limits}", str(small_disk)], check=True)
     with LocalCluster(small_disk, size) as cluster:
         cluster.start()

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.timeout(90)
 
 CLOSE_SECONDS_MAX = 15.0
 STRANGERS_AT_ONCE = 50
+WRITES_MIN = 20
 
 
 def address(cluster: LocalCluster, replica_id: int) -> tuple[str, int]:
@@ -76,12 +77,11 @@ def test_a_stranger_is_shown_out(cluster: LocalCluster, is_half_closed: bool) ->
             ]
             visiting = asyncio.gather(*visits)
             version = 0
-            while not visiting.done():
+            while not visiting.done() or version < WRITES_MIN:
                 await client.set_data("/s", b"x", version=version)
                 version += 1
                 await asyncio.sleep(0.02)
             slowest = max(await visiting)
-            assert version > 3
             print(f"{len(visits)} strangers, the last out after {slowest:.2f} s; {version} writes")
             assert slowest < CLOSE_SECONDS_MAX
 

@@ -69,9 +69,16 @@ def kill_all(cluster: LocalCluster) -> None:
     cluster.kill_all()
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("end", [stop_all, kill_all])
-@pytest.mark.parametrize("is_moved", [False, True], ids=["same ports", "other ports"])
+@pytest.mark.parametrize(
+    ("size", "end", "is_moved"),
+    [
+        (1, stop_all, True),
+        (1, kill_all, False),
+        (3, stop_all, False),
+        (3, stop_all, True),
+        (3, kill_all, True),
+    ],
+)
 def test_what_was_there_is_there_again(
     make_cluster: Callable[..., LocalCluster],
     size: int,

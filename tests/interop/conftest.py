@@ -20,7 +20,7 @@ STOP_SECONDS_MAX = 10.0
 
 def is_required() -> bool:
     """`make interop-grpc` says so: then a missing tool is a failure, not a reason to skip."""
-    return os.environ.get("COORDSVC_INTEROP") == "required"
+    return os.environ.get("INTEROP") == "required"
 
 
 def skip_or_fail(reason: str) -> None:

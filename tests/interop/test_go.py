@@ -28,7 +28,7 @@ def client() -> Path:
     generated.mkdir(exist_ok=True)
     tools = generated / "bin"
     # The plugins are pinned in go.mod, like the libraries.
-    environment = {**os.environ, "GOBIN": str(tools), "GOFLAGS": "-mod=readonly"}
+    environment = {**os.environ, "GOBIN": str(tools), "GOFLAGS": "-mod=readonly -buildvcs=false"}
     run_in_go(["go", "install", "tool"], environment)
     root = FOLDER.parents[2]
     names = sorted(path.name for path in (root / "proto" / "coordsvc" / "v1").glob("*.proto"))

@@ -88,7 +88,8 @@ class WalMachine(RuleBasedStateMachine):
         if has_power_cut:
             dice = random.Random(seed)
             kept = [sector for sector in disk.dirty_sectors() if dice.random() < 0.5]
-            disk = disk.power_cut(kept, dice.randint(0, disk.unsynced_names))
+            names = [number for number in range(disk.unsynced_names) if dice.random() < 0.5]
+            disk = disk.power_cut(kept, names)
         else:
             disk = disk.kill()
         self.bench = self.bench.reopen(disk, segment_bytes=SEGMENT_BYTES)

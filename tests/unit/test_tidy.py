@@ -239,11 +239,13 @@ def test_generated_code_imports_only_its_own_package() -> None:
 
 def test_no_reminders_left_in_the_source() -> None:
     reminders = ["FIX" + "ME", "TO" + "DO"]
-    folders = ["coordsvc", "proto", "scripts", "tests", "deploy"]
-    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
-    files.append(ROOT / "Makefile")
-    for path in files:
-        if "node_modules" in path.parts or path.suffix in {".pyc", ".lmdb", ".bin"}:
+    suffixes = {".go", ".js", ".md", ".proto", ".py", ".sh", ".toml", ".yaml", ".yml"}
+    folders = ["coordsvc", "proto", "scripts", "tests", "deploy", "docs"]
+    files = [path for name in folders for path in (ROOT / name).rglob("*")]
+    for path in [*files, *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]:
+        if path.suffix not in suffixes | {""} or not path.is_file():
+            continue
+        if {"node_modules", "gen"} & set(path.relative_to(ROOT).parts):  # not ours
             continue
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
             found = [word for word in reminders if word in line]

@@ -23,7 +23,7 @@ const Status = protobuf.parse(`
   syntax = "proto3";
   message Any { string type_url = 1; bytes value = 2; }
   message Status { int32 code = 1; string message = 2; repeated Any details = 3; }
-`).root.lookupType('Status');
+`, { keepCase: true }).root.lookupType('Status');
 const ErrorDetail = definition['coordsvc.v1.ErrorDetail'];
 
 function call(client, method, request) {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
+
+# Before grpc is loaded: no remarks about the connections that these tests cut.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from tests.unit.cli.fake_replica import FakeReplica
 

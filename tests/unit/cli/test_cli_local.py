@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import sys
 import threading
 from pathlib import Path
@@ -18,6 +19,8 @@ from coordsvc.cli.dev_child import describe_end
 from coordsvc.cli.local_layout import dev_replicas, endpoints_text, serve_arguments
 from coordsvc.cli.main import main
 from coordsvc.server.config import load_config
+from coordsvc.storage.data_dir import DataDir
+from coordsvc.storage.files import FileSystem
 
 
 def test_the_layout_of_dev() -> None:
@@ -174,6 +177,35 @@ def test_a_reader_that_is_gone_stops_nobody() -> None:
     console.child_line(2, "heard")
     console.close(5)
     assert log.getvalue() == "[2] heard\n"
+
+
+def test_inspect_prints_what_is_there_and_touches_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    DataDir.open(str(folder), 1, FileSystem()).close()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = CliRunner().invoke(main, ["inspect", str(folder), "-o", "json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["meta"]["replica_id"] == 1
+    assert "replica id" in CliRunner().invoke(main, ["inspect", str(folder)]).stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_inspect_of_what_is_no_data_dir(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path)])
+    assert result.exit_code == 4
+    assert f"perhaps you mean one of {tmp_path / '1'}" in result.stderr
+    assert CliRunner().invoke(main, ["inspect", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_inspect_of_damage_is_status_5(tmp_path: Path) -> None:
+    DataDir.open(str(tmp_path), 1, FileSystem()).close()
+    meta = tmp_path / "META"
+    content = meta.read_bytes()
+    meta.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path)])
+    assert result.exit_code == 5, result.output
+    assert "META" in result.output
 
 
 async def test_dev_stops_when_a_replica_cannot_start(tmp_path: Path) -> None:

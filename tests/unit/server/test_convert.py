@@ -135,6 +135,22 @@ def test_a_path_at_the_limit_is_taken() -> None:
     convert.delete_op(DeleteRequest(path="/" + "a" * 4095), LIMITS)
 
 
+def test_a_sequential_path_may_end_in_a_slash_and_others_not() -> None:
+    for mode, is_sequential in enumerate((False, False, True, True, False, False, True, False)):
+        request = CreateRequest(path="/q/", mode=mode, ttl_ms=1 if mode in (5, 6) else 0)  # type: ignore[arg-type]
+        if is_sequential:
+            assert convert.create_op(request, LIMITS).path == "/q/"
+        else:
+            with pytest.raises(BadArgumentsError):
+                convert.create_op(request, LIMITS)
+
+
+@pytest.mark.parametrize("path", ["", "q", "/q//", "/q/../", "/\x01"])
+def test_a_sequential_path_that_no_suffix_makes_good_is_refused(path: str) -> None:
+    with pytest.raises(BadArgumentsError):
+        convert.create_op(CreateRequest(path=path, mode=2), LIMITS)  # type: ignore[arg-type]
+
+
 def test_data_above_the_limit_is_refused_and_at_the_limit_taken() -> None:
     limit = LIMITS.data_size_bytes_max
     convert.set_data_op(SetDataRequest(path="/a", data=b"x" * limit), LIMITS)
@@ -168,7 +184,9 @@ def test_a_fault_within_a_multi_names_the_operation() -> None:
     for bad in (
         MultiOperation(),
         MultiOperation(delete=coordination_pb2.DeleteOperation(path="/b", expected_version=-7)),
-        MultiOperation(set_data=coordination_pb2.SetDataOperation(data=b"x" * (2**20 + 1))),
+        MultiOperation(
+            set_data=coordination_pb2.SetDataOperation(path="/c", data=b"x" * (2**20 + 1))
+        ),
     ):
         with pytest.raises(CoordError) as caught:
             convert.multi_op(MultiRequest(operations=[good, bad]), LIMITS)
@@ -213,9 +231,7 @@ def test_a_context_in_range_is_taken() -> None:
         done_below=3,
         guard=common_pb2.Guard(path="/a", czxid=9),
     )
-    assert taken == convert.RequestContext(
-        INT64_MAX, b"p" * 16, INT64_MAX, INT64_MAX, 3, "/a", 9
-    )
+    assert taken == convert.RequestContext(INT64_MAX, b"p" * 16, INT64_MAX, INT64_MAX, 3, "/a", 9)
 
 
 def test_an_unknown_required_feature_is_refused() -> None:

@@ -114,7 +114,9 @@ def test_a_deadline_is_never_lowered() -> None:
     leader.put(7, timeout_ms=1_000)
     leader.report((7, 0), report_id=3)
     leader.pass_time(TIMEOUT_S)
-    assert leader.expired == [8]
+    assert set(leader.expired) == {8}
+    leader.pass_time(2 * TICK_S - 0.2)
+    assert set(leader.expired) == {7, 8}
 
 
 def test_a_new_leader_gives_everybody_a_full_timeout() -> None:
@@ -244,30 +246,35 @@ def test_an_expiry_that_does_not_come_to_pass_is_proposed_again() -> None:
 
 def test_a_stall_of_the_judge_moves_every_deadline() -> None:
     leader = Leader()
-    leader.pass_time(9.9)
-    leader.stall(5.0)
-    leader.pass_time(4.9)
+    leader.pass_time(9.0)
+    leader.stall(5.0 + TURN_SECONDS)
+    leader.pass_time(1.0)
     assert leader.expired == []
-    leader.pass_time(2 * TICK_S)
+    leader.pass_time(2 * TICK_S - 0.2)
     assert leader.expired == [7, 8]
 
 
 def test_stalls_move_a_deadline_by_one_timeout_at_most() -> None:
     leader = Leader()
-    for _ in range(5):
-        leader.stall(4.0)
+    for _ in range(4):
+        leader.stall(4.0 + TURN_SECONDS)
         leader.pass_time(0.1)
     assert leader.expired == []
-    leader.pass_time(TIMEOUT_S)
-    assert leader.expired == [7, 8], "20 s of stalls, of which 10 count"
+    # It is 116.6: of the 16 s of stalls 10 count, so the deadline is 120.
+    leader.pass_time(3.4)
+    assert leader.expired == []
+    leader.pass_time(2 * TICK_S - 0.2)
+    assert leader.expired == [7, 8]
 
 
 def test_a_session_heard_since_is_owed_nothing_for_the_stall_before() -> None:
     leader = Leader()
     leader.stall(5.0)
     leader.report((7, 0))
-    leader.pass_time(TIMEOUT_S + 2 * TICK_S - 0.2)
-    assert leader.expired == [7]
+    leader.pass_time(TIMEOUT_S)
+    assert 7 not in leader.expired
+    leader.pass_time(2 * TICK_S - 0.2)
+    assert 7 in leader.expired
 
 
 def test_a_report_that_waited_out_the_stall_is_not_moved_by_it_again() -> None:
@@ -276,8 +283,10 @@ def test_a_report_that_waited_out_the_stall_is_not_moved_by_it_again() -> None:
     leader.now += 5.0
     leader.report((7, 0))
     leader.clock.turn(leader.now)
-    leader.pass_time(TIMEOUT_S + 2 * TICK_S - 0.2)
-    assert leader.expired == [7]
+    leader.pass_time(TIMEOUT_S)
+    assert 7 not in leader.expired
+    leader.pass_time(2 * TICK_S - 0.2)
+    assert 7 in leader.expired
 
 
 def test_after_a_stall_nobody_is_judged_before_the_sockets_were_served() -> None:
@@ -319,7 +328,8 @@ def test_short_gaps_are_no_stall() -> None:
     meter = StallMeter()
     now = 0.0
     for _ in range(100):
-        now += GAP_SECONDS_MAX
+        now += GAP_SECONDS_MAX - 0.001
         assert meter.turn(now) == 0.0
-    assert meter.turn(now + 1.0) == 1.0 - TURN_SECONDS
-    assert (meter.stalls_total, meter.stalled_seconds_total) == (1, 1.0 - TURN_SECONDS)
+    excess = meter.turn(now + 1.0)
+    assert abs(excess - (1.0 - TURN_SECONDS)) < 1e-6
+    assert (meter.stalls_total, meter.stalled_seconds_total) == (1, excess)

@@ -29,6 +29,7 @@ class Desk:
             monotonic=lambda: self.now,
             first_report=first_report,
         )
+        self.reports.turn(self.now, 1, 1)
 
     def _send(self, report_id: int, sessions: Heard) -> bool:
         if self.has_leader:
@@ -69,27 +70,27 @@ async def test_what_else_was_heard_leaves_every_half_tick_with_its_age() -> None
     desk = Desk()
     desk.pass_time(0)
     desk.reports.heard(7, desk.now)
-    desk.pass_time(0.1)
+    desk.pass_time(0.125)
     desk.acknowledge()
     desk.reports.heard(8, desk.now)
-    desk.pass_time(0.2)
-    assert [report for _, report in desk.sent] == [{7: 100}]
-    desk.pass_time(0.05)
-    assert [report for _, report in desk.sent] == [{7: 100}, {8: 250}]
+    desk.pass_time(0.125)
+    assert [report for _, report in desk.sent] == [{7: 125}]
+    desk.pass_time(0.125)
+    assert [report for _, report in desk.sent] == [{7: 125}, {8: 250}]
 
 
 async def test_a_report_is_cumulative_until_one_is_acknowledged() -> None:
     desk = Desk()
     desk.reports.heard(7, desk.now)
-    desk.pass_time(0.3)
+    desk.pass_time(0.25)
     desk.reports.heard(8, desk.now)
-    desk.pass_time(0.3)
-    assert desk.sent[-1][1] == {7: 600, 8: 300}
+    desk.pass_time(0.25)
+    assert desk.sent[-1][1] == {7: 500, 8: 250}
     desk.acknowledge(desk.sent[0][0])
-    desk.pass_time(0.3)
-    assert desk.sent[-1][1] == {8: 600}
+    desk.pass_time(0.25)
+    assert desk.sent[-1][1] == {8: 500}
     desk.acknowledge()
-    desk.pass_time(0.3)
+    desk.pass_time(0.25)
     assert len(desk.sent) == 3
 
 
@@ -105,6 +106,16 @@ async def test_an_older_acknowledgement_does_not_answer_a_later_heartbeat() -> N
     assert desk.sent[-1][1] == {7: 0}
     desk.acknowledge()
     assert later.done()
+
+
+async def test_a_heartbeat_that_waited_is_covered_by_what_was_heard_after_it() -> None:
+    """It came before another request, but took longer to prove its session."""
+    desk = Desk()
+    desk.reports.heard(7, desk.now + 0.125)
+    waiting = desk.heartbeat(7)
+    desk.end_turn()
+    desk.acknowledge()
+    assert waiting.done()
 
 
 async def test_without_an_acknowledgement_a_heartbeat_fails_after_a_tick() -> None:
@@ -124,8 +135,22 @@ async def test_what_was_heard_outlives_a_heartbeat_that_failed() -> None:
     desk.heartbeat(7).add_done_callback(lambda future: future.exception())
     desk.pass_time(2 * TICK_S)
     desk.has_leader = True
-    desk.pass_time(0.05)
-    assert desk.sent[-1][1] == {7: 1050}
+    desk.pass_time(0.125)
+    assert desk.sent[-1][1] == {7: 1125}
+
+
+async def test_while_no_leader_is_known_nothing_is_reported() -> None:
+    desk = Desk()
+    desk.reports.turn(desk.now, 1, None)
+    waiting = desk.heartbeat(7)
+    desk.end_turn()
+    desk.reports.turn(desk.now + 0.25, 1, None)
+    assert desk.sent == []
+    desk.now += 0.375
+    desk.reports.turn(desk.now, 2, 3)
+    assert desk.sent == [(1, {7: 375})]
+    desk.acknowledge()
+    assert waiting.done()
 
 
 async def test_a_new_term_is_reported_to_at_once() -> None:

@@ -55,7 +55,7 @@ def test_every_code_has_a_status_and_its_number_on_the_wire() -> None:
     assert set(STATUS_OF_CODE) == set(ErrorCode) - {ErrorCode.OK}
     for code in STATUS_OF_CODE:
         assert errors_pb2.ErrorCode.Value(f"ERROR_CODE_{code.name}") == code
-    on_the_wire = {name.removeprefix("ERROR_CODE_") for name in errors_pb2.ErrorCode.keys()}  # noqa: SIM118
+    on_the_wire = {name.removeprefix("ERROR_CODE_") for name in errors_pb2.ErrorCode.keys()}
     assert on_the_wire - {"UNSPECIFIED"} == {code.name for code in STATUS_OF_CODE}
 
 

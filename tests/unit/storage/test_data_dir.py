@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -92,9 +93,7 @@ def test_a_newer_format_is_refused() -> None:
     disk = disk.kill()
     newer = encode_meta(meta).replace(b'"format": 1', b'"format": 2')
     body = newer.partition(b"\n")[2]
-    import zlib
-
-    disk.put(META, b"coordsvc-meta %08x\n%s" % (zlib.crc32(body), body))
+    disk.put(META, b"coordsvc-meta %08x\n%s" % (crc32(body), body))
     with pytest.raises(DataDirRefusedError, match="has format 2; this version knows up to 1"):
         open_dir(disk)
 
@@ -131,7 +130,8 @@ def test_a_crash_at_every_step_of_the_first_start() -> None:
             break
         except SimulatedCrash:
             steps += 1
-        cuts = [disk.power_cut(disk.dirty_sectors(), n) for n in range(disk.unsynced_names + 1)]
+        counts = range(disk.unsynced_names + 1)
+        cuts = [disk.power_cut(disk.dirty_sectors(), range(count)) for count in counts]
         for after in [disk.kill(), disk.power_cut(), *cuts]:
             assert open_log(after, open_dir(after)).recovered.is_new
     assert steps > 10
@@ -149,7 +149,7 @@ def test_a_crash_while_meta_is_replaced_leaves_the_old_or_the_new() -> None:
             pass
         for names in range(disk.unsynced_names + 1):
             for kept in ([], disk.dirty_sectors()):
-                seen.add(open_dir(disk.power_cut(kept, names)).cluster_id)
+                seen.add(open_dir(disk.power_cut(kept, range(names))).cluster_id)
         seen.add(open_dir(disk.kill()).cluster_id)
     assert seen == {b"", b"c" * 16}
 

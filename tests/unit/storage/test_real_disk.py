@@ -17,6 +17,8 @@ from coordsvc.storage.files import FileSystem
 from coordsvc.storage.wal import Wal
 
 SEGMENT_BYTES = 64 << 10
+ROOT = Path(__file__).parents[3]
+"""So that the writer's process finds this file."""
 
 
 class RealLog:
@@ -120,7 +122,7 @@ async def test_a_killed_writer_has_lost_nothing_it_acknowledged(tmp_path: Path) 
     acknowledged = 0
     for count in (5, 40, 80):
         writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WRITER, str(tmp_path), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", WRITER, str(tmp_path), stdout=asyncio.subprocess.PIPE, cwd=ROOT
         )
         assert writer.stdout is not None
         try:

@@ -129,7 +129,7 @@ def test_a_crash_at_every_step_of_recovery_itself() -> None:
         acknowledged = bench.wal.synced_lsn
         for names in range(disk.unsynced_names + 1):
             for kept in ([], disk.dirty_sectors(), disk.dirty_sectors()[::2]):
-                again = bench.reopen(disk.power_cut(kept, names))
+                again = bench.reopen(disk.power_cut(kept, range(names)))
                 assert again.wal.end_lsn == acknowledged
         again = bench.reopen(disk.kill())
         assert again.wal.recovered.ambiguous_cut, "a crash does not settle the doubt"
@@ -143,9 +143,13 @@ def test_the_doubt_of_a_cut_outlives_restarts_until_the_voter_flag_is_set() -> N
         assert bench.wal.recovered.ambiguous_cut and bench.wal.recovered.voter
         bench.write(b"more" * 2000)  # also when the log has moved to another segment since
     assert bench.wal.statistics().segments > 1
+    bench.wal.drop_before(bench.last_index)  # the segment with the cut is gone
+    bench.executor.run_all()
+    recovered = Bench(bench.disk.kill()).wal.recovered
+    assert recovered.base_index > 0 and recovered.ambiguous_cut
     bench.change("set_voter", False)
     bench.sync()
-    again = bench.reopen(bench.disk.kill())
+    again = Bench(bench.disk.kill())
     assert not again.wal.recovered.ambiguous_cut and not again.wal.recovered.voter
 
 
@@ -288,3 +292,15 @@ def test_recovery_on_a_full_disk_uses_the_spare() -> None:
     disk.capacity_bytes = 2 * SEGMENT_BYTES
     again = bench.reopen(disk)
     assert again.wal.end_lsn == 2 and not again.wal.statistics().is_space_low
+
+
+def test_recovery_without_room_for_a_spare_is_as_durable() -> None:
+    bench = marked_bench()
+    disk = bench.disk.power_cut()
+    disk.capacity_bytes = SEGMENT_BYTES
+    again = bench.reopen(disk)
+    assert again.wal.statistics().is_space_low
+    again.write(b"third")
+    disk = again.disk.power_cut()
+    disk.capacity_bytes = None
+    assert again.reopen(disk).wal.end_lsn == 3
