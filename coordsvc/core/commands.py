@@ -22,6 +22,11 @@ CONTAINER = 4
 PERSISTENT_WITH_TTL = 5
 PERSISTENT_SEQUENTIAL_WITH_TTL = 6
 
+# How the payload of a log entry begins: with ENTRY_PREFIX an Entry follows. NO_OP_PAYLOAD is all of
+# the entry that a leader begins its term with, and applies nothing.
+ENTRY_PREFIX = b"\x00"
+NO_OP_PAYLOAD = b"\x01"
+
 # Permission bits. Ref: ZooKeeper ZooDefs.Perms.
 READ, WRITE, CREATE, DELETE, ADMIN, ALL = 1, 2, 4, 8, 16, 31
 

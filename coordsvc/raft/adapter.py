@@ -20,6 +20,7 @@ from pysyncobj.journal import Journal
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from coordsvc.core.commands import ENTRY_PREFIX, NO_OP_PAYLOAD
 from coordsvc.raft.clock import Clock, SystemClock
 from coordsvc.raft.settings import ReplicaSettings
 
@@ -52,9 +53,9 @@ FOLLOWER = library._RAFT_STATE.FOLLOWER
 CANDIDATE = library._RAFT_STATE.CANDIDATE
 LEADER = library._RAFT_STATE.LEADER
 
-NO_OP = b"\x01"
+NO_OP = NO_OP_PAYLOAD
 """Payload of the entry the library adds when a leader starts."""
-REGULAR = b"\x00"
+REGULAR = ENTRY_PREFIX
 """First byte of the payload of an entry of ours."""
 
 _library_clock: Clock = SystemClock()

@@ -219,9 +219,8 @@ class Origin:
             return []
         if batch.status == GAP:
             self.resend_due = True
-        assert batch.status != VOID, (
-            f"replica {self._settings.replica_id} was registered by another process"
-        )
+        if batch.status == VOID:
+            self._start_over()
         if batch.status != APPLIED:
             return []
         self.progress_at = now
@@ -233,6 +232,16 @@ class Origin:
             for (future, _), reply in zip(sent.waiters, batch.replies, strict=True)
             if not future.done()
         ]
+
+    def _start_over(self) -> None:
+        """Another registration of this replica was applied after its own: a late copy of one by
+        an earlier process. What was sent will not run any more, or has; nobody here can tell."""
+        sent, self._sent = self._sent, OrderedDict()
+        for batch in sent.values():
+            self._bytes -= len(batch.raw)
+            for future, _ in batch.waiters:
+                _fail(future, OutcomeUnknownError("this replica had to register anew"))
+        self.incarnation, self._next_seq = 0, 1
 
 
 def _fail(future: asyncio.Future[Reply], error: CoordError) -> None:

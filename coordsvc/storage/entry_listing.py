@@ -9,6 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from coordsvc.core.commands import (
+    ENTRY_PREFIX,
+    NO_OP_PAYLOAD,
     AddAuthOp,
     Caller,
     CheckOp,
@@ -34,10 +36,12 @@ _decoder = msgspec.msgpack.Decoder(Entry)
 
 def list_commands(payload: bytes) -> tuple[str, ...]:
     """The entry's commands in order; one line that says so when it holds none that are known."""
-    if len(payload) <= 1:
+    if payload == NO_OP_PAYLOAD:
         return ("no-op",)
     try:
-        entry = _decoder.decode(payload)
+        if not payload.startswith(ENTRY_PREFIX):
+            raise msgspec.DecodeError("no entry")
+        entry = _decoder.decode(memoryview(payload)[len(ENTRY_PREFIX) :])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return (f"not readable by this version ({len(payload)} bytes)",)
     lines = [

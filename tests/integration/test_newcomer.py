@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coordsvc.exit_status import ExitStatus
 from coordsvc.testing.cluster import wait_for
 from tests.integration.dev_run import DevRun, children_of, free_base_port, is_alive
 
@@ -113,6 +114,16 @@ def test_a_lost_replica_is_reported(dev: DevRun) -> None:
     assert "2 of 3 are left" in line
     status, _ = dev.interrupt()
     assert status == 1, "it is no success that a replica was lost"
+
+
+def test_it_ends_when_a_replica_cannot_start(tmp_path: Path, base_port: int) -> None:
+    """With that replica's status, and the other ones stopped."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "2").write_text("a file, where a folder should be")
+    with DevRun(tmp_path, base_port) as dev:
+        assert dev.process.wait(15) == ExitStatus.DATA_DIR_REFUSED, dev.output
+        assert "Replica 2 ended with status 4" in dev.wait_line("did not start")
+        assert not dev.busy_ports()
 
 
 def test_a_second_cluster_on_the_same_ports_ends_with_its_status(

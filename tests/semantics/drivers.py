@@ -200,7 +200,8 @@ class Driver(ABC):
         """`leader_change`: returns when another replica leads."""
         raise NotImplementedError
 
-    async def isolate_leader(self) -> Client:
-        """`partitions`: cut the leader off from the others, wait until they have another one, and
-        return a client, with a session, that reaches only the old leader."""
+    async def isolate_leader(self) -> tuple[Client, Client]:
+        """`partitions`: cut the leader off from the others and wait until they have another one.
+        Returns two clients with sessions: one that reaches only the old leader, one that reaches
+        only the others. Clients from before may be on either side."""
         raise NotImplementedError

@@ -190,8 +190,8 @@ async def test_40_sync_at_a_deposed_leader(driver: Driver, client: Client) -> No
     """... and with a deposed, partitioned leader the sync must fail or wait rather than answer."""
     driver.need("partitions")
     await client.create("/a", b"1")
-    cut_off = await driver.isolate_leader()
-    await client.set_data("/a", b"2")
+    cut_off, connected = await driver.isolate_leader()
+    await connected.set_data("/a", b"2")
     with pytest.raises(CoordError) as refused:
         await cut_off.sync("/a")
     assert isinstance(refused.value, UnavailableError | OutcomeUnknownError)

@@ -107,13 +107,13 @@ class UnaryDriver(Driver):
         assert await leader.replica.hand_over()
         await self.local.wait_leader(other_than=leader.replica.replica_id)
 
-    async def isolate_leader(self) -> Client:
+    async def isolate_leader(self) -> tuple[Client, Client]:
         leader = await self.local.wait_leader()
         replica_id = leader.replica.replica_id
-        client = await self.open_at(replica_id)
+        cut_off = await self.open_at(replica_id)
         await self._cut_off(leader)
-        await self.local.wait_leader(other_than=replica_id)
-        return client
+        new_leader = await self.local.wait_leader(other_than=replica_id)
+        return cut_off, await self.open_at(new_leader.replica.replica_id)
 
     async def _cut_off(self, server: LocalServer) -> None:
         """Its connections end, and none is made again, from either side."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import sys
@@ -206,17 +205,3 @@ def test_inspect_of_damage_is_status_5(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["inspect", str(tmp_path)])
     assert result.exit_code == 5, result.output
     assert "META" in result.output
-
-
-async def test_dev_stops_when_a_replica_cannot_start(tmp_path: Path) -> None:
-    """A folder that is a file: the replica ends at once, and so does the whole."""
-    (tmp_path / "1").write_text("not a folder")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coordsvc", "dev", "--replicas", "1", "--base-port", "14400"),
-        *("--data-dir", str(tmp_path)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode != 0
-    assert b"did not start" in output

@@ -172,7 +172,9 @@ def test_garbage_is_refused(body: bytes) -> None:
             pass
 
 
-@pytest.mark.parametrize("body", [b"\x91" * 100_000, b"\x81\xa1a" * 50_000, b"\xdd\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "body", [b"\x91" * 100_000, b"\x81\xa1a" * 50_000, b"\xdd\xff\xff\xff\xff"]
+)
 def test_deep_and_huge_structures_are_refused(body: bytes) -> None:
     for decode in (decode_message, decode_handshake):
         with pytest.raises(PeerProtocolError):

@@ -213,11 +213,20 @@ async def test_an_earlier_process_of_this_replica_answers_nobody(scene: Scene) -
     assert not future.done()
 
 
-async def test_another_process_under_ones_own_number_is_fatal(scene: Scene) -> None:
-    scene.submit()
+async def test_registered_anew_by_a_late_copy_it_starts_over(scene: Scene) -> None:
+    """What was sent under the old incarnation is answered as unknown, and the next registration
+    begins a new one, with numbers from 1."""
+    undecided = scene.submit()
     (batch,) = scene.cut()
-    with pytest.raises(AssertionError, match="registered by another process"):
-        scene.origin.on_applied(AppliedBatch(1, INCARNATION, batch.seq, VOID, 1), 0.0)
+    assert scene.origin.on_applied(AppliedBatch(1, INCARNATION, batch.seq, VOID, 1), 0.0) == []
+    with pytest.raises(OutcomeUnknownError):
+        await undecided
+    assert scene.origin.incarnation == 0 and not scene.origin.sent()
+
+    scene.origin.registered(Reply(INCARNATION + 5, OriginRegistered(INCARNATION + 5)), 0.0)
+    scene.submit()
+    (again,) = scene.cut()
+    assert (scene.origin.incarnation, again.seq) == (INCARNATION + 5, 1)
 
 
 async def test_no_progress_for_an_election_timeout_is_noticed(scene: Scene) -> None:

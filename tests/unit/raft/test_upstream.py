@@ -38,9 +38,7 @@ SOURCE_HASHES = {
     "_SyncObj__getCurrentLogTerm": (
         "1cb8867e6a13d3976c07506c31d71681bc4921334dda8c5958da5d91f2e939ac"
     ),
-    "_SyncObj__loadDumpFile": (
-        "ec66e83905de703bcead2735be875e71870a6bbe271c854867611e555a90bbba"
-    ),
+    "_SyncObj__loadDumpFile": ("ec66e83905de703bcead2735be875e71870a6bbe271c854867611e555a90bbba"),
     "_SyncObj__onBecomeLeader": (
         "5a3fd97bc17dc1cf3070b007538b6a8d46adb71f0b6523f3922dc953420645e8"
     ),
@@ -56,24 +54,14 @@ SOURCE_HASHES = {
     "_SyncObj__setCurrentTerm": (
         "0ad5bf456ac06bd314d2dbc8991c6b6240e63bf33aaa975620aa84a7079d5f39"
     ),
-    "_SyncObj__setState": (
-        "2c1f239f7bd79b3945b63418b4f564c40c07893d3cf747af2ddd5c6a045093a8"
-    ),
+    "_SyncObj__setState": ("2c1f239f7bd79b3945b63418b4f564c40c07893d3cf747af2ddd5c6a045093a8"),
     "_SyncObj__tryLogCompaction": (
         "c2f8a0ec14cc7312e3ff41a16cde9be71ff0f908bd66aec9e2673d97a775be2c"
     ),
-    "__init__": (
-        "09df12cd7fd7d7270fee82c1a025acc1f3a68e98dafbad81be467947ab95cbf0"
-    ),
-    "_checkCommandsToApply": (
-        "a386a8079361d204f2c11f895416548c432a254671a9114258921c25108a966e"
-    ),
-    "_onTick": (
-        "cc9eb08232d005ba4e21a33ec453e5d02fe3537dadebda8571406c57f65a3c37"
-    ),
-    "transferLeadership": (
-        "c3ac67963962d9aa847c52e6331403ca86596707869eced2438472b7ccd3fae2"
-    ),
+    "__init__": ("09df12cd7fd7d7270fee82c1a025acc1f3a68e98dafbad81be467947ab95cbf0"),
+    "_checkCommandsToApply": ("a386a8079361d204f2c11f895416548c432a254671a9114258921c25108a966e"),
+    "_onTick": ("cc9eb08232d005ba4e21a33ec453e5d02fe3537dadebda8571406c57f65a3c37"),
+    "transferLeadership": ("c3ac67963962d9aa847c52e6331403ca86596707869eced2438472b7ccd3fae2"),
 }
 
 

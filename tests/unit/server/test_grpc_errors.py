@@ -12,7 +12,7 @@ import pytest
 from google.rpc import status_pb2
 from grpc import aio
 
-from coordsvc.server.grpc_door import RECEIVE_BYTES_MAX
+from coordsvc.server.grpc_door import RECEIVE_BYTES_MAX, seconds_left
 from coordsvc.v1 import common_pb2, coordination_pb2, errors_pb2
 from tests.unit.server.harness import Harness, Refused, local_server
 
@@ -174,6 +174,17 @@ async def test_a_multi_with_a_bad_operation_names_it(server: Harness) -> None:
 
 
 # -------------------------------------------------------------------------------------- deadlines
+
+
+@pytest.mark.parametrize(
+    ("left", "given"), [(None, 10.0), (60.0, 59.9), (0.5, 0.45), (0.0, 0.0), (-1.0, -0.9)]
+)
+def test_the_server_gives_up_a_little_before_its_caller(left: float | None, given: float) -> None:
+    class Context:
+        def time_remaining(self) -> float | None:
+            return left
+
+    assert seconds_left(Context()) == pytest.approx(given)  # type: ignore[arg-type]
 
 
 async def test_a_typed_answer_comes_before_the_callers_deadline(server: Harness) -> None:

@@ -166,6 +166,7 @@ async def test_sessions_do_not_wait_for_each_other(rig: Rig) -> None:
 async def test_nothing_is_kept_of_a_session_at_rest(rig: Rig) -> None:
     await rig.write(CreateOp("/a"), rig.session_id)
     await rig.read("/a", rig.session_id)
+    await rig.read("/a", session_elsewhere(rig.replica))
     task = rig.write(SetDataOp("/a"), rig.session_id)
     await asyncio.sleep(0)
     task.cancel()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 
+from coordsvc.server import serve
+from coordsvc.server.addresses import Address
+from coordsvc.server.config import ServerConfig
+from coordsvc.storage.errors import CorruptionError
 from coordsvc.testing.ports import free_port
 from coordsvc.v1 import coordination_pb2
 from coordsvc.v1.coordination_pb2_grpc import CoordinationStub
@@ -169,6 +176,41 @@ def test_an_unusable_certificate_is_refused_with_2(start: Starter) -> None:
                     str(pem))  # fmt: skip
     assert process.wait_end() == 2
     assert "--peer-tls-cert" in process.text
+
+
+async def test_while_the_log_is_read_it_is_alive_and_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long load must not look like a dead process."""
+    read = threading.Event()
+
+    def open_slowly(*arguments: object, **keywords: object) -> None:
+        read.wait(10)
+        raise CorruptionError("wal", 0, "to end it here")
+
+    monkeypatch.setattr(serve.Wal, "open", open_slowly)
+    admin = Address("127.0.0.1", free_port())
+    config = ServerConfig(
+        data_dir=str(tmp_path / "data"), listen=Address("127.0.0.1", free_port()),
+        admin_listen=admin,
+    )  # fmt: skip
+    running = asyncio.create_task(serve.ReplicaProcess(config).run())
+    try:
+        async with aiohttp.ClientSession() as client:
+            while True:
+                try:
+                    async with client.get(f"http://{admin}/livez") as alive:
+                        assert alive.status == 200
+                    break
+                except aiohttp.ClientConnectorError:
+                    await asyncio.sleep(0.01)
+            async with client.get(f"http://{admin}/readyz") as ready:
+                assert ready.status == 503
+            async with client.get(f"http://{admin}/metrics") as metrics:
+                assert "coordsvc_build_info" in await metrics.text()
+    finally:
+        read.set()
+    assert await running == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from coordsvc.core.commands import (
+    ENTRY_PREFIX,
     AddAuthOp,
     AuthId,
     Batch,
@@ -39,7 +40,7 @@ from coordsvc.testing.manual_loop import ManualExecutor
 PATH = "/srv/data"
 SEGMENT = PATH + "/wal/0000000000000001.wal"
 
-ENTRY = msgspec.msgpack.encode(
+ENTRY = ENTRY_PREFIX + msgspec.msgpack.encode(
     Entry(
         time_ms=1,
         clock_ms=1,
