@@ -17,6 +17,8 @@ FORMAT_VERSION_MIN = 1
 MAGIC = "coordsvc-peer"
 HELLO_BYTES_MAX = 4096
 LENGTH = struct.Struct(">I")
+TERM_END = 1 << 62
+"""No cluster gets there by elections; a replica that took it over could never campaign again."""
 
 
 class PeerProtocolError(Exception):
@@ -219,7 +221,10 @@ def encode_handshake(message: Handshake) -> bytes:
 
 def decode_message(body: bytes | memoryview) -> tuple[int, Message]:
     try:
-        return _message_decoder.decode(body)
+        term, message = _message_decoder.decode(body)
+        if not 0 <= term < TERM_END:
+            raise PeerProtocolError(f"term {term} is none that a cluster reaches")
+        return term, message
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise PeerProtocolError(f"undecodable message: {error}") from error
 

@@ -29,7 +29,9 @@ class ReadIndexes:
         self._gathering: list[Waiter] = []
         self._asked: dict[int, tuple[float, list[Waiter]]] = {}
         self._applying: list[tuple[int, int, list[Waiter]]] = []
-        self._request = 0
+        # Not from 1: an answer that the leader owes the process before this one must not pass for
+        # one to a question of this process.
+        self._request = int(loop.time() * 1_000_000)
 
     def submit(self, deadline: float) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()

@@ -27,7 +27,7 @@ class ReplicaSettings:
     leader_fallback_s: float = 1.2
     """A leader that hears no majority for so long steps down."""
     tick_s: float = 0.5
-    unknown_outcome_after_s: float = 5.0
+    unknown_outcome_after_s: float = 4.5
     """A proposed write that is not decided by then is answered as unknown."""
     disk_silent_hand_over_s: float = 5.0
     """A leader whose own disk completes nothing for so long hands over; commits need only a

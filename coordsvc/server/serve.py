@@ -35,7 +35,7 @@ from coordsvc.server.metrics import ReplicaMetrics
 from coordsvc.server.peer_tls import peer_contexts
 from coordsvc.server.server import Server
 from coordsvc.storage.data_dir import DataDir
-from coordsvc.storage.errors import StorageError
+from coordsvc.storage.errors import CorruptionError, StorageError
 from coordsvc.storage.executor import ThreadExecutor
 from coordsvc.storage.files import FileSystem
 from coordsvc.storage.wal import Wal
@@ -162,6 +162,9 @@ class ReplicaProcess:
             on_failed=lambda error: self._replica.on_wal_failed(error),
         )
         recovered = self._wal.recovered
+        if recovered.base_index > BASE_INDEX_MAX:
+            reason = f"its first entry follows entry {recovered.base_index}, which nothing holds"
+            raise CorruptionError(self._data_dir.wal_path, 0, reason)
         logger.info(
             "wal.recovered",
             extra={
@@ -234,7 +237,8 @@ class ReplicaProcess:
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 await self._server.drain_writes(DRAIN_S_MAX)
-                await self._replica.stop(hand_over=True)
+                # Without a majority there is nobody to hand over to, and waiting would be in vain.
+                await self._replica.stop(hand_over=self._server.pipeline.has_quorum)
                 await self._server.stop()
                 await self._close_wal()
                 if self._admin is not None:

@@ -40,8 +40,8 @@ class CorruptionError(StorageError):
     def __init__(self, file_path: str, offset: int, reason: str) -> None:
         super().__init__(
             f"{file_path} is damaged at byte {offset}: {reason}. Nothing was changed. Restore the"
-            " disk, or run `coordsvc rejoin` on this data directory: it sets the damaged files"
-            " aside and lets the replica fetch the state from the others"
+            " disk; or, if the other replicas are whole, move the data directory aside and start"
+            " with an empty one: the replica then fetches everything from them"
         )
         self.file_path = file_path
         self.offset = offset

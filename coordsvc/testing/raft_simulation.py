@@ -212,7 +212,9 @@ class Fabric:
         self.cut: set[frozenset[int]] = set()
         """Pairs that cannot connect."""
         self.mute: set[tuple[int, int]] = set()
-        """(source, target): the connection stands and carries nothing."""
+        """(source, target): the connection stands and carries nothing until it is mended, or
+        broken for its silence; then what it held is lost."""
+        self._stuck: list[tuple[int, int, int, bytes]] = []
         self.fate: Fate = lambda source, target, message: [0.0]
         self.refusals: list[str] = []
         self.carried = 0
@@ -240,6 +242,9 @@ class Fabric:
     def mend(self) -> None:
         self.cut.clear()
         self.mute.clear()
+        stuck, self._stuck = self._stuck, []
+        for frame in stuck:
+            self.carry(*frame)
         for one in self.networks:
             for other in self.networks:
                 self._connect_soon(one, other)
@@ -283,13 +288,15 @@ class Fabric:
     def carry(self, source: int, target: int, number: int, frame: bytes) -> None:
         term, message = decode_message(frame[LENGTH.size :])
         if (source, target) in self.mute:
+            self._stuck.append((source, target, number, frame))
             return
         now = self.loop.time()
         for delay in self.fate(source, target, message):
             self.carried += 1
             at = now + LATENCY_S + delay
             if not delay:
-                at = max(at, self._arrivals.get((source, target), 0.0))
+                # The loop does not keep the order of timers of one instant.
+                at = max(at, self._arrivals.get((source, target), 0.0) + 1e-7)
                 self._arrivals[source, target] = at
             network = self.networks.get(target)
             if network is not None:

@@ -192,7 +192,9 @@ async def test_a_session_is_kept_at_a_follower_by_heartbeats_and_by_reads(three:
         await asyncio.sleep(0.1)
         if not ended_after and silent.session_id not in sessions:
             ended_after = loop.time() - silent_since
-    assert 1.0 <= ended_after <= 1.0 + 2 * 0.5
+    # A busy machine may stop the loop, and that much is owed; and it is looked at now and then.
+    stalled_s = leader.server.clock.statistics().stalled_seconds_total
+    assert 1.0 <= ended_after <= 1.0 + 2 * 0.5 + stalled_s + 0.15
     assert {beater.session_id, reader.session_id} <= set(sessions)
 
 
@@ -219,7 +221,7 @@ async def test_a_follower_without_its_leader_vouches_for_nobody(three: Three) ->
     with pytest.raises(aio.AioRpcError) as caught:
         await stub.Heartbeat(coordination_pb2.HeartbeatRequest(credentials=opened.credentials))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert loop.time() - began <= 1.0
+    assert loop.time() - began <= 1.5
     await eventually(lambda: not follower.server.pipeline.is_ready)
     with pytest.raises(aio.AioRpcError) as caught:
         await stub.Exists(coordination_pb2.ExistsRequest(path="/"))

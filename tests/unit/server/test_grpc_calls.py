@@ -206,7 +206,9 @@ async def test_who_reads_or_sends_heartbeats_lives_and_who_is_silent_expires(
         await server.call("Heartbeat", credentials=beater.session)
         if not silent_s and "/silent" not in server.replica.machine.state.znodes:
             silent_s = loop.time() - heard_at
-    assert 1.0 <= silent_s <= 1.0 + 2 * 0.5
+    # A busy machine may stop the loop, and that much is owed; and it is looked at now and then.
+    stalled_s = server.server.clock.statistics().stalled_seconds_total
+    assert 1.0 <= silent_s <= 1.0 + 2 * 0.5 + stalled_s + 0.15
     assert {"/reader", "/beater"} <= set(server.replica.machine.state.znodes)
     assert (await server.refusal("Exists", context=silent, path="/")).code == "SESSION_EXPIRED"
 
@@ -337,7 +339,7 @@ async def test_a_heartbeat_without_the_leaders_word_fails_within_about_a_tick(
     loop = asyncio.get_running_loop()
     began = loop.time()
     refused = await server.refusal("Heartbeat", credentials=context.session)
-    assert refused.code == "NO_QUORUM" and 0.4 <= loop.time() - began <= 1.0
+    assert refused.code == "NO_QUORUM" and 0.4 <= loop.time() - began <= 1.5
     server.replica.hold_confirmations = False
     server.replica.confirm()
     await server.call("Heartbeat", credentials=context.session)
