@@ -46,6 +46,8 @@ STOP_S_MAX = 4.5
 """A stop is promised within 5 s."""
 
 DRAIN_S_MAX = 0.5
+BASE_INDEX_MAX = 1
+"""All state is in the log, so it must begin at the beginning."""
 SWITCH_INTERVAL_S = 0.0005
 """The thread that syncs the log must get the interpreter back soon: writes wait for it."""
 
