@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from coordsvc.core.commands import Batch, Entry, RegisterOrigin, Reply
 from coordsvc.core.machine import Machine, decode_entry
-from coordsvc.errors import NotCaughtUpError
+from coordsvc.errors import CoordError, NotCaughtUpError
 from coordsvc.raft.adapter import NO_OP
 from coordsvc.raft.clock import Clock
 from coordsvc.raft.hooks import Hooks
@@ -128,6 +128,12 @@ class Applier:
             elif not waiter[1].done():
                 waiter[1].set_result(None)
         self._zxid_waiters = kept
+
+    def refuse_all(self, error: CoordError) -> None:
+        waiters, self._zxid_waiters = self._zxid_waiters, []
+        for _, future, _ in waiters:
+            if not future.done():
+                future.set_exception(error)
 
     def check_deadlines(self, now: float) -> None:
         at, kept = self._machine.state.zxid, []

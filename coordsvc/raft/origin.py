@@ -236,12 +236,16 @@ class Origin:
     def _start_over(self) -> None:
         """Another registration of this replica was applied after its own: a late copy of one by
         an earlier process. What was sent will not run any more, or has; nobody here can tell."""
+        self.abandon("this replica had to register anew")
+        self.incarnation, self._next_seq = 0, 1
+
+    def abandon(self, why: str) -> None:
+        """Answers what was sent and is not decided: its outcome is unknown here."""
         sent, self._sent = self._sent, OrderedDict()
         for batch in sent.values():
             self._bytes -= len(batch.raw)
             for future, _ in batch.waiters:
-                _fail(future, OutcomeUnknownError("this replica had to register anew"))
-        self.incarnation, self._next_seq = 0, 1
+                _fail(future, OutcomeUnknownError(why))
 
 
 def _fail(future: asyncio.Future[Reply], error: CoordError) -> None:

@@ -302,7 +302,9 @@ class Replica:
             self._timer.cancel()
         for task in tuple(self._tasks):
             task.cancel()
-        self._confirmations.refuse_all(ShuttingDownError("this replica is shutting down"))
+        self._origin.abandon("this replica stopped before the write was decided")
+        self._confirmations.refuse_all(_shutting_down())
+        self._applier.refuse_all(_shutting_down())
         self.network.flush()
         await self.network.close()
 
@@ -337,19 +339,26 @@ class Replica:
         LimitExceededError, ShuttingDownError (certainly not applied) or OutcomeUnknownError
         (proposed)."""
         self._schedule_turn()
-        if self.has_quorum:
+        if self.has_quorum or self._stopped:
             return self._origin.submit(command, deadline, self.clock.monotonic())
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        future.set_exception(self._no_quorum())
+        return self._refused(self._no_quorum())
+
+    def _refused(self, error: CoordError) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        future.set_exception(error)
         return future
 
     def read_index(self, deadline: float) -> asyncio.Future[None]:
         """Done when everything committed anywhere before this call is applied here."""
+        if self._stopped:
+            return self._refused(_shutting_down())
         self._schedule_turn()
         return self._confirmations.reads.submit(deadline)
 
     def wait_applied(self, zxid: int, deadline: float) -> asyncio.Future[None]:
         """Done when this replica has applied `zxid`; NotCaughtUpError at the deadline."""
+        if self._stopped:
+            return self._refused(_shutting_down())
         return self._applier.wait_applied(zxid, deadline, self._loop)
 
     def confirm_leadership(self, done: Callable[[bool], None]) -> None:
@@ -584,3 +593,7 @@ class Replica:
     def failed(self, error: BaseException) -> None:
         """Something that must not happen happened while a message was handled."""
         self._fatal(error)
+
+
+def _shutting_down() -> ShuttingDownError:
+    return ShuttingDownError("this replica is shutting down")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_the_line_to_paste_runs_this_program(argv0: str, expected: str) -> None:
 def test_run_as_a_module_the_line_still_runs_it() -> None:
     line = command_line(Path("/x/coordsvc/__main__.py"), Path("/home/me"))
     script = Path(sys.executable).parent / "coordsvc"
-    assert line == (str(script) if script.exists() else f"{sys.executable} -m coordsvc")
+    python = f"{shlex.quote(sys.executable)} -m coordsvc"
+    assert line == (shlex.quote(str(script)) if script.exists() else python)
 
 
 def test_another_number_of_replicas_is_another_cluster(tmp_path: Path) -> None:
