@@ -68,8 +68,8 @@ def validate_acl(
     """The ACL to store: without duplicates, ``auth`` replaced by the caller's own identities.
 
     Refused as INVALID_ACL: an empty list, an unknown scheme, an id its scheme cannot have,
-    permissions beyond the five bits, ``auth`` of a caller who has proven no identity, and lists
-    longer than the limit.
+    permissions of no bit or beyond the five, ``auth`` of a caller who has proven no identity, and
+    lists longer than the limit.
     """
     if acl == OPEN_ACL:
         return OPEN_ACL
@@ -101,7 +101,7 @@ def _too_long(path: str) -> Refusal:
 
 
 def _entry_fault(entry: Acl) -> str | None:
-    if not 0 <= entry.permissions <= ALL:
+    if not 1 <= entry.permissions <= ALL:
         return f"permissions are a sum of bits from 1 to {ALL}"
     scheme, own = entry.scheme, entry.id
     if not is_bounded_id(scheme, own):

@@ -15,7 +15,7 @@ from coordsvc.raft.node import RaftNode
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.proposer import Target
 from coordsvc.raft.reads import ReadIndexes
-from coordsvc.raft.rounds import FollowedRounds, LeaderRounds
+from coordsvc.raft.rounds import NEVER, LeaderRounds
 
 
 class Confirmations:
@@ -34,43 +34,57 @@ class Confirmations:
         self._replica_id = settings.replica_id
         self._leader_reached = leader_reached
         self._rounds = LeaderRounds(settings.replica_id, settings.peer_ids, settings.heartbeat_s)
-        self._followed = FollowedRounds()
+        self._followed_at = NEVER
         self.reads = ReadIndexes(loop, self._ask)
+        self._asked: Target | None = None
         self._before_noop: list[tuple[int, int]] = []
         self._knows_commit = False
 
     @property
     def leader_confirmed_at(self) -> float:
         """When a leader is known to have had a majority."""
-        return max(self._rounds.confirmed_at, self._followed.confirmed_at)
+        return max(self._rounds.confirmed_at, self._followed_at)
 
     # ------------------------------------------------------------------ rounds
 
     def confirm(self, done: Callable[[bool], None]) -> None:
         self._rounds.confirm(done)
 
+    def link_up(self, peer: int) -> None:
+        """What the old connection carried may be lost."""
+        self._rounds.link_up(peer)
+        self.reads.ask_again()
+
     def begin_round(self, now: float) -> None:
         """The leader, at a turn's end: one round serves all who asked in this turn."""
         if self._node.role != LEADER:
             return
-        message = self._rounds.begin_due(now, self._node.memoryless)
-        if message is not None:
+        if self._rounds.begin_due(now, self._node.memoryless):
             for peer in self._node.settings.peer_ids:
                 if peer in self._node.linked:
-                    self._outbox.send(peer, message)
+                    self._outbox.send(peer, self._rounds.message(peer))
             self._rounds.begun()
 
     def on_round(self, peer: int, message: Round, now: float) -> None:
         self._node.follow(peer, now)
-        self._followed.on_round(peer, self._node.term, message, now)
-        self._outbox.send(peer, RoundReply(message.number, self._node.memoryless))
+        if message.echo <= now:  # Else it is of a clock that has started anew since.
+            self._followed_at = max(self._followed_at, message.echo)
+        self._outbox.send(peer, RoundReply(message.number, self._node.memoryless, now))
 
     def on_round_reply(self, peer: int, message: RoundReply, now: float) -> None:
         if self._node.role == LEADER:
             self._node.heard_follower(peer, message.memoryless, now)
-            self._rounds.on_reply(peer, message.number, message.memoryless)
+            self._rounds.on_reply(peer, message.number, message.memoryless, message.said_at)
 
     # ------------------------------------------------------------------ reads
+
+    def ask(self, now: float) -> None:
+        """Asks for all who came in this turn; for all who wait, when another leads now."""
+        target = self._leader_reached()
+        if target != self._asked:
+            self._asked = target
+            self.reads.ask_again()
+        self.reads.turn(now)
 
     def _ask(self, request: int) -> bool:
         target = self._leader_reached()
@@ -115,12 +129,13 @@ class Confirmations:
     def begin_term(self) -> None:
         self._rounds.begin_term()
 
-    def noop_applied(self, index: int) -> None:
-        """Before its own first entry is applied a leader does not know what is committed."""
+    def noop_applied(self) -> None:
+        """Before its own first entry is applied a leader does not know what is committed. Entries
+        after that one may be committed, and acknowledged elsewhere, by now: they count too."""
         self._knows_commit = True
         waiting, self._before_noop = self._before_noop, []
         for peer, request in waiting:
-            self._answer(peer, request, index)
+            self._answer(peer, request, self._node.commit_index)
 
     def end_term(self) -> None:
         self._knows_commit = False

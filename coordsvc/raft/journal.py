@@ -117,6 +117,15 @@ class WalJournal(Journal):  # type: ignore[misc]
         return self._records[-1][2]
 
     @property
+    def end_lsn(self) -> int:
+        """The WAL's position after everything recorded so far; it is durable at `synced_lsn`."""
+        return self._store.end_lsn
+
+    @property
+    def synced_lsn(self) -> int:
+        return self._store.synced_lsn
+
+    @property
     def bytes_held(self) -> int:
         return self._bytes
 
@@ -128,11 +137,12 @@ class WalJournal(Journal):  # type: ignore[misc]
         assert 0 <= position < len(self._records), f"no entry {index} in the log"
         return self._records[position]
 
-    def slice_from(self, index: int, bytes_soft: int) -> list[Record]:
-        """Entries from `index` on until they exceed `bytes_soft`; at least one if there is any."""
+    def slice_from(self, index: int, bytes_soft: int, count_max: int) -> list[Record]:
+        """At most `count_max` entries from `index` on until they exceed `bytes_soft`; at least one
+        if there is any."""
         position = index - self._records[0][1]
         assert position >= 1, "the base is never sent"
-        end, size, last = position, 0, len(self._records)
+        end, size, last = position, 0, min(len(self._records), position + count_max)
         while end < last and (end == position or size + len(self._records[end][0]) <= bytes_soft):
             size += len(self._records[end][0])
             end += 1

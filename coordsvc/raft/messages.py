@@ -107,15 +107,19 @@ class PreVoteReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1
 
 
 class Round(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
-    """A leader asks who still follows it. `confirmed` is its latest round with a majority."""
+    """A leader asks who still follows it. `echo`: the `said_at` of an answer of the receiver that
+    came before the latest confirmed round began, 0 if there is none."""
 
     number: int
-    confirmed: int
+    echo: float = 0.0
 
 
 class RoundReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=18):
+    """`said_at` is the sender's own clock, and means something to the sender only."""
+
     number: int
     memoryless: bool
+    said_at: float = 0.0
 
 
 class ReadIndex(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):

@@ -85,6 +85,9 @@ class RaftNode(RaftAdapter):
         self._votes: dict[int, bool] = {}
         self._pre_votes: dict[int, bool] | None = None
         self._attempt = 0
+        self._campaigned_at = 0.0
+        self._vote_lsn = 0
+        self._vote_was_slow = False
         self._failed_attempts = 0
         self._leader_heard_at = NEVER
         self._leader_lost = False
@@ -146,7 +149,25 @@ class RaftNode(RaftAdapter):
 
     # ------------------------------------------------------------------------ elections
 
+    def _is_vote_under_way(self, now: float) -> bool:
+        """A candidacy costs two syncs, its own and its voters'. With a slow disk one that is given
+        up before that only adds a sync to the next; so it waits for its own, and then for twice
+        what that took."""
+        if self.role != CANDIDATE:
+            return False
+        if self.journal.synced_lsn < self._vote_lsn:
+            self._vote_was_slow = True
+            self.election_deadline = now + RETRY_S[0]
+            return True
+        if self._vote_was_slow:
+            self._vote_was_slow = False
+            self.election_deadline = now + 2 * (now - self._campaigned_at)
+            return True
+        return False
+
     def _deadline_passed(self, now: float) -> None:
+        if self._is_vote_under_way(now):
+            return
         self.election_deadline = now + self._retry_after()
         self._failed_attempts += 1
         # A transfer is worth one attempt.
@@ -182,6 +203,8 @@ class RaftNode(RaftAdapter):
         self.set_leader(None)
         self.role = CANDIDATE
         self.set_term(self.term + 1, str(self.settings.replica_id))
+        self._campaigned_at, self._vote_lsn = now, self.journal.end_lsn
+        self._vote_was_slow = False
         self._votes = {self.settings.replica_id: self.memoryless}
         request = RequestVote(self.journal.last_index, self.journal.last_term)
         for peer in self._peers:
@@ -453,6 +476,11 @@ class RaftNode(RaftAdapter):
                 return True
         return False
 
+    @property
+    def is_sending(self) -> bool:
+        """More is to be sent than one turn had time for."""
+        return self.role == LEADER and self._append_due
+
     def send_due(self, now: float) -> None:
         """Sends what followers lack, or a heartbeat when it is time. Called at a turn's end."""
         if self.role == LEADER and (self._append_due or now >= self._next_heartbeat):
@@ -461,45 +489,51 @@ class RaftNode(RaftAdapter):
     def send_entries(self) -> None:
         self._append_due = False
         self._next_heartbeat = self.clock.monotonic() + self.settings.heartbeat_s
+        until = self.clock.monotonic() + self.settings.send_slice_s
         encoded: dict[int, AppendEntries] = {}
-        for peer in self._peers:
-            if peer in self.linked:
-                self._send_entries_to(peer, encoded)
+        lacking = [peer for peer in self._peers if peer in self.linked]
+        while lacking:
+            # In turn, so that a message for several peers is encoded once.
+            lacking = [peer for peer in lacking if self._send_entries_to(peer, encoded)]
+            if lacking and self.clock.monotonic() >= until:
+                self._append_due = True
+                return
 
-    def _send_entries_to(self, peer: int, encoded: dict[int, AppendEntries]) -> None:
-        """At least one message, so that the commit index arrives; more while the window has room.
-        `encoded` shares messages among peers that stand at the same index."""
-        window = self._windows[peer]
-        window_bytes = sum(size for _, size in window)
-        while True:
-            index = self.next_index(peer)
-            full = (
-                peer in self._probing
-                or len(window) >= self.settings.append_window_messages
-                or window_bytes >= self.settings.append_window_bytes
-            )
-            if full and window:
-                return
-            message = encoded.get(index)
-            if message is None:
-                message = encoded[index] = self._append_message(index)
-            self._send(peer, message)
-            self._told_commit[peer] = message.commit_index
-            if not message.entries:
-                return
-            size = sum(len(payload) for _, payload in message.entries)
-            window_bytes += size
-            last_sent = message.prev_index + len(message.entries)
-            window.append((last_sent, size))
-            self.set_next_index(peer, last_sent + 1)
-            if last_sent >= self.journal.last_index:
-                return
+    def _send_entries_to(self, peer: int, encoded: dict[int, AppendEntries]) -> bool:
+        """Sends one message, also an empty one, so that the commit index arrives; True when more
+        is lacking and the window has room. `encoded` shares messages among peers that stand at
+        the same index."""
+        if self._is_window_full(peer):
+            return False
+        index = self.next_index(peer)
+        message = encoded.get(index)
+        if message is None:
+            message = encoded[index] = self._append_message(index)
+        self._send(peer, message)
+        self._told_commit[peer] = message.commit_index
+        if not message.entries:
+            return False
+        last_sent = message.prev_index + len(message.entries)
+        size = sum(len(payload) for _, payload in message.entries)
+        self._windows[peer].append((last_sent, size))
+        self.set_next_index(peer, last_sent + 1)
+        return last_sent < self.journal.last_index and not self._is_window_full(peer)
+
+    def _is_window_full(self, peer: int) -> bool:
+        window, settings = self._windows[peer], self.settings
+        if not window:
+            return False
+        if peer in self._probing or len(window) >= settings.append_window_messages:
+            return True
+        return sum(size for _, size in window) >= settings.append_window_bytes
 
     def _append_message(self, index: int) -> AppendEntries:
-        journal = self.journal
+        journal, settings = self.journal, self.settings
         entries: tuple[tuple[int, bytes], ...] = ()
         if index <= journal.last_index:
-            records = journal.slice_from(index, self.settings.append_bytes_soft)
+            records = journal.slice_from(
+                index, settings.append_bytes_soft, settings.append_entries_max
+            )
             entries = tuple((term, payload) for payload, _, term in records)
         prev = index - 1
         return AppendEntries(prev, journal.term_at(prev), self.commit_index, entries)

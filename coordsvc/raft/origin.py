@@ -57,6 +57,8 @@ class SentBatch(msgspec.Struct, gc=False):
     raw: bytes
     waiters: list[tuple[asyncio.Future[Reply], float]]
     sent_at: float
+    due_at: float
+    """When the first of its callers is to be told that the outcome is not known yet."""
 
 
 def encode_registration(replica_id: int, nonce: bytes) -> bytes:
@@ -79,6 +81,7 @@ class Origin:
         self._waiting: deque[_Waiting] = deque()
         self._sent: OrderedDict[int, SentBatch] = OrderedDict()
         self._bytes = 0
+        self._sent_commands = 0
         self._closed = False
         self.resend_due = False
         self.progress_at = 0.0
@@ -88,6 +91,7 @@ class Origin:
     def submit(self, command: ClientCommand, deadline: float, now: float) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = self._loop.create_future()
         raw = _encoder.encode(command)
+        commands = len(self._waiting) + self._sent_commands
         if self._closed:
             future.set_exception(ShuttingDownError("this replica is shutting down"))
         elif len(raw) > self._settings.entry_bytes_max:
@@ -96,10 +100,13 @@ class Origin:
                     f"a write of {len(raw)} bytes is above {self._settings.entry_bytes_max}"
                 )
             )
-        elif self._bytes + len(raw) > self._settings.origin_bytes_max:
+        elif (
+            self._bytes + len(raw) > self._settings.origin_bytes_max
+            or commands >= self._settings.origin_commands_max
+        ):
             future.set_exception(
                 NoQuorumError(
-                    f"{self._bytes} bytes of writes wait to be committed; retry later",
+                    f"{commands} writes of {self._bytes} bytes wait to be committed",
                     retry_after_ms=200,
                 )
             )
@@ -134,10 +141,17 @@ class Origin:
                 kept.append(item)
         self._waiting = kept
         for batch in self._sent.values():
-            latest = batch.sent_at + self._settings.unknown_outcome_after_s
-            for future, deadline in batch.waiters:
-                if now >= min(deadline, latest):
-                    _fail(future, OutcomeUnknownError("the write was proposed and not decided yet"))
+            if now >= batch.due_at:
+                self._tell_unknown(batch, now)
+
+    def _tell_unknown(self, batch: SentBatch, now: float) -> None:
+        latest = batch.sent_at + self._settings.unknown_outcome_after_s
+        batch.due_at = float("inf")
+        for future, deadline in batch.waiters:
+            if now >= min(deadline, latest):
+                _fail(future, OutcomeUnknownError("the write was proposed and not decided yet"))
+            elif not future.done():
+                batch.due_at = min(batch.due_at, deadline, latest)
 
     @property
     def waiting(self) -> int:
@@ -146,7 +160,7 @@ class Origin:
     @property
     def undecided(self) -> int:
         """Commands sent and not seen applied."""
-        return sum(batch.commands for batch in self._sent.values())
+        return self._sent_commands
 
     # ------------------------------------------------------------------ batches
 
@@ -185,11 +199,15 @@ class Origin:
         frame = _BatchFrame(
             self._settings.replica_id, self.incarnation, self._next_seq, tuple(raws)
         )
-        batch = SentBatch(self._next_seq, len(raws), _encoder.encode(frame), waiters, now)
+        latest = now + self._settings.unknown_outcome_after_s
+        due_at = min(latest, min(deadline for _, deadline in waiters))
+        raw = _encoder.encode(frame)
+        batch = SentBatch(self._next_seq, len(raws), raw, waiters, now, due_at)
         self._bytes += len(batch.raw) - size
         if not self._sent:
             self.progress_at = now
         self._sent[batch.seq] = batch
+        self._sent_commands += batch.commands
         self._next_seq += 1
         return batch
 
@@ -226,6 +244,7 @@ class Origin:
         self.progress_at = now
         sent = self._sent.pop(batch.seq)
         self._bytes -= len(sent.raw)
+        self._sent_commands -= sent.commands
         assert len(batch.replies) == len(sent.waiters)
         return [
             (future, reply)
@@ -244,6 +263,7 @@ class Origin:
         sent, self._sent = self._sent, OrderedDict()
         for batch in sent.values():
             self._bytes -= len(batch.raw)
+            self._sent_commands -= batch.commands
             for future, _ in batch.waiters:
                 _fail(future, OutcomeUnknownError(why))
 

@@ -35,11 +35,15 @@ class PeerMemories:
         return hello.term == memory.term and hello.last_index < memory.index
 
     def linked(self, peer: int, info: LinkInfo) -> None:
-        if info.forgotten or self._memories[peer].uuid != info.uuid:
+        """A disk of another uuid knows by itself that it is new. One that was rolled back does not:
+        what it acknowledged stays on record, so that it is told again until it has caught up."""
+        if self._memories[peer].uuid != info.uuid:
             self._memories[peer] = _Memory(uuid=info.uuid)
         self._memories[peer].process = info.process
 
     def acknowledged(self, peer: int, term: int, index: int) -> None:
+        """It said, after its disk did, that it is in `term` and holds everything up to `index` (0
+        with a vote)."""
         memory = self._memories[peer]
-        if index and (term, index) > (memory.term, memory.index):
+        if (term, index) > (memory.term, memory.index):
             memory.term, memory.index = term, index

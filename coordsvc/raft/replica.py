@@ -31,12 +31,14 @@ from coordsvc.raft.messages import (
     FORMAT_VERSION,
     FORMAT_VERSION_MIN,
     MAGIC,
+    AppendReply,
     Forward,
     Hello,
     Message,
     ReadIndex,
     ReadIndexReply,
     ReplicaInfo,
+    ResponseVote,
     Round,
     RoundReply,
     SideMessage,
@@ -142,6 +144,7 @@ class Replica:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_turn = self._synced_at = self.clock.monotonic()
         self._housekeeping_at = 0.0
+        self._hand_over_again_at = 0.0
         self._voter_lsn: int | None = None
         self._handlers: dict[type, Callable[[int, Any], None]] = {}
         self._build(cluster_id)
@@ -312,6 +315,8 @@ class Replica:
         """Gives leadership to the follower that holds the most: stops adding entries, waits at
         most half a second until it holds all, and resumes if it has not taken over within an
         election timeout. True when another replica leads."""
+        if self.node.best_successor() is None:
+            return False
         self._proposer.paused = True
         try:
             drained_by = self.clock.monotonic() + 0.5
@@ -436,7 +441,7 @@ class Replica:
         if self._applier.apply_slice(now):
             self._confirmations.reads.on_applied(node.applied_index)
         self._proposer.send_batches(now)
-        self._confirmations.reads.turn(now)
+        self._confirmations.ask(now)
         self._proposer.append_entries(self.machine.digest_point())
         node.send_due(now)
         self._confirmations.begin_round(now)
@@ -446,7 +451,7 @@ class Replica:
         self.hooks.on_turn(now)
         self._wal.flush()
         self.network.flush()
-        if node.applied_index < node.commit_index:
+        if node.applied_index < node.commit_index or node.is_sending:
             self._schedule_turn()
 
     def _housekeep(self, now: float) -> None:
@@ -476,9 +481,9 @@ class Replica:
         if (
             silent > self.settings.disk_silent_hand_over_s
             and self.node.role == LEADER
-            and not self._proposer.paused
-            and self.settings.peer_ids
+            and now >= self._hand_over_again_at
         ):
+            self._hand_over_again_at = now + self.settings.disk_silent_hand_over_s
             logger.warning("disk.silent", extra={"seconds": round(silent, 1)})
             self._run(self.hand_over())
 
@@ -516,9 +521,9 @@ class Replica:
         self._outbox.forget(peer)
         self._peer_memories.linked(peer, info)
         self.node.link_up(peer, forgotten=info.forgotten)
-        if peer == self.node.leader_id:
-            self._proposer.leader_link_renewed()
-            self._confirmations.reads.ask_again()
+        # Whoever leads when this is over, what the old connection carried may be lost.
+        self._proposer.leader_link_renewed()
+        self._confirmations.link_up(peer)
         self._schedule_turn()
 
     def link_down(self, peer: int) -> None:
@@ -537,8 +542,9 @@ class Replica:
                 self._dispatch(peer, message, now)
         else:
             self.node.receive(peer, term, message, now)
-            if self.node.role == LEADER:
-                self._peer_memories.acknowledged(peer, self.node.term, self.node.match_index(peer))
+            if isinstance(message, (AppendReply, ResponseVote)) and term == self.node.term:
+                index = self.node.match_index(peer) if self.node.role == LEADER else 0
+                self._peer_memories.acknowledged(peer, term, index)
         self._schedule_turn()
 
     def _dispatch(
@@ -578,7 +584,7 @@ class Replica:
             return
         self._leading = True
         self._proposer.noop_applied()
-        self._confirmations.noop_applied(index)
+        self._confirmations.noop_applied()
         logger.info("replica.leading", extra={"term": term, "index": index})
         self.hooks.on_leading(term)
         if not self.machine.state.cluster_id:

@@ -3,6 +3,11 @@
 A round that a majority answered proves that when it began nobody of a higher term had been elected
 with their votes. Reads and session verdicts wait for a round begun after they arrived. Rounds never
 wait for a disk, so a slow one does not look like a dead replica.
+
+A follower wants to know how lately its leader had a majority. When a message arrives says nothing
+of that: it may have waited in a socket while this process, or the network, stood still, and the
+leader be deposed since. So each answer says the time by the follower's own clock, and the leader
+echoes the last one that came before the latest confirmed round began: the majority is later.
 """
 
 from __future__ import annotations
@@ -13,8 +18,12 @@ from collections.abc import Callable
 from coordsvc.raft.messages import Round
 from coordsvc.raft.quorum import is_quorum
 
-KEPT = 256
-"""Rounds whose beginning is remembered; an older one is confirmed with the oldest kept."""
+NEVER = -1e9
+UNDER_WAY_MAX = 64
+"""Rounds under way at once, but for the periodic ones: with a long way to the peers, a round a turn
+would pile up, and what asked in between can share the next."""
+KEPT = 4 * UNDER_WAY_MAX
+"""Rounds whose beginning is remembered until they are confirmed."""
 
 
 class LeaderRounds:
@@ -27,12 +36,15 @@ class LeaderRounds:
         self._number = 0
         self._wanted = False
         self._next_at = 0.0
-        self._began: dict[int, float] = {}
+        self._began: dict[int, tuple[float, dict[int, float]]] = {}
+        """When each round began, and what had been heard of each peer's clock by then."""
         self._answers: dict[int, int] = {}
+        self._said_at: dict[int, float] = {}
+        self._echoes: dict[int, float] = {}
         self._waiting: deque[tuple[int, Callable[[bool], None]]] = deque()
         self._memoryless: set[int] = set()
         self.confirmed = 0
-        self.confirmed_at = -1e9
+        self.confirmed_at = NEVER
         """When the latest confirmed round began."""
 
     def begin_term(self) -> None:
@@ -43,6 +55,8 @@ class LeaderRounds:
         """What is waiting fails: only a round of the term it was asked in counts."""
         waiting, self._waiting = self._waiting, deque()
         self._answers.clear()
+        self._said_at.clear()
+        self._echoes.clear()
         self._began.clear()
         self._wanted = False
         self.confirmed = self._number
@@ -54,30 +68,43 @@ class LeaderRounds:
         self._waiting.append((self._number + 1, done))
         self._wanted = True
 
-    def begin_due(self, now: float, memoryless: bool) -> Round | None:
-        """The next round's message, when somebody waits for one or it is time."""
-        if not self._wanted and now < self._next_at:
-            return None
+    def begin_due(self, now: float, memoryless: bool) -> bool:
+        """Begins the next round when somebody waits for one, or it is time. Say `message(peer)` to
+        all, then call `begun`."""
+        is_wanted = self._wanted and self._number - self.confirmed < UNDER_WAY_MAX
+        if not is_wanted and now < self._next_at:
+            return False
         self._wanted = False
         self._next_at = now + self._period_s
         self._number += 1
-        self._began[self._number] = now
+        self._began[self._number] = (now, dict(self._said_at))
         if len(self._began) > KEPT:
             del self._began[next(iter(self._began))]
         if memoryless:
             self._memoryless.add(self._replica_id)
         else:
             self._memoryless.discard(self._replica_id)
-        return Round(self._number, self.confirmed)
+        return True
+
+    def link_up(self, peer: int) -> None:
+        """Its process may be another one, on another clock."""
+        self._said_at.pop(peer, None)
+        self._echoes.pop(peer, None)
+        for _, said_at in self._began.values():
+            said_at.pop(peer, None)
+
+    def message(self, peer: int) -> Round:
+        return Round(self._number, self._echoes.get(peer, 0.0))
 
     def begun(self) -> None:
         """The round's messages are on their way; a cluster of one has its majority already."""
         self._answers[self._replica_id] = self._number
         self._count()
 
-    def on_reply(self, peer: int, number: int, memoryless: bool) -> None:
+    def on_reply(self, peer: int, number: int, memoryless: bool, said_at: float = 0.0) -> None:
         if number > self._number:
             return
+        self._said_at[peer] = said_at
         if memoryless:
             self._memoryless.add(peer)
         else:
@@ -96,32 +123,11 @@ class LeaderRounds:
 
     def _confirmed_to(self, number: int) -> None:
         self.confirmed = number
-        self.confirmed_at = max(self.confirmed_at, self._began.get(number, self.confirmed_at))
+        if number in self._began:
+            began_at, said_at = self._began[number]
+            self.confirmed_at = max(self.confirmed_at, began_at)
+            self._echoes.update(said_at)
         for old in [n for n in self._began if n <= number]:
             del self._began[old]
         while self._waiting and self._waiting[0][0] <= number:
             self._waiting.popleft()[1](True)
-
-
-class FollowedRounds:
-    """A follower's side: when is the leader known to have had a majority?"""
-
-    def __init__(self) -> None:
-        self._leader: tuple[int, int] = (0, 0)
-        self._heard: dict[int, float] = {}
-        self.confirmed_at = -1e9
-        """When the latest round known to be confirmed was first heard here: the leader began it
-        earlier, and had its majority later."""
-
-    def on_round(self, leader: int, term: int, message: Round, now: float) -> None:
-        if (leader, term) != self._leader:
-            self._leader = (leader, term)
-            self._heard.clear()
-        confirmed = [n for n in self._heard if n <= message.confirmed]
-        if confirmed:
-            self.confirmed_at = max(self.confirmed_at, self._heard[max(confirmed)])
-            for number in confirmed:
-                del self._heard[number]
-        self._heard[message.number] = now
-        if len(self._heard) > KEPT:
-            del self._heard[next(iter(self._heard))]

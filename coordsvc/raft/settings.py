@@ -39,10 +39,14 @@ class ReplicaSettings:
     entry_commands_max: int = 512
     """Keeps one entry's apply within a few milliseconds."""
     append_bytes_soft: int = 1024 * 1024
+    append_entries_max: int = 1024
+    """Small entries cost by number: a follower takes these in a few milliseconds."""
+    send_slice_s: float = 0.004
     append_bytes_max: int = 12 * 1024 * 1024
     append_window_bytes: int = 16 * 1024 * 1024
     append_window_messages: int = 64
     origin_bytes_max: int = 64 * 1024 * 1024
+    origin_commands_max: int = 50_000
     merge_bytes_max: int = 128 * 1024 * 1024
     uncommitted_bytes_max: int = 128 * 1024 * 1024
     link_buffer_bytes_max: int = 64 * 1024 * 1024

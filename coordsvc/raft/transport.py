@@ -266,7 +266,13 @@ class PeerNetwork:
     def dial(self) -> None:
         for peer in self.settings.peer_ids:
             self._wake[peer] = asyncio.Event()
-            self._dialers.append(self.loop.create_task(self._keep_dialled(peer)))
+            task = self.loop.create_task(self._keep_dialled(peer))
+            task.add_done_callback(self._dialler_ended)
+            self._dialers.append(task)
+
+    def _dialler_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.events.failed(error)
 
     async def close(self) -> None:
         self._closing = True
@@ -310,25 +316,37 @@ class PeerNetwork:
     # -------------------------------------------------------------- links
 
     def admit_connection(self, link: _Link) -> bool:
-        if self._closing or len(self._strangers) >= STRANGERS_MAX:
+        if self._closing:
+            return False
+        if link.dialled_to is None and len(self._strangers) >= STRANGERS_MAX:
             return False
         self._strangers.add(link)
         return True
 
     def refuse_twin(self, hello: Hello) -> str:
-        """Two processes with one replica id: the one that came second is refused."""
+        """Two processes with one replica id: the one that came second is refused, unless the first
+        has not been heard for longer than a live one is silent."""
         link = self._links.get(hello.replica_id)
-        if link is not None and link.hello is not None and link.hello.uuid != hello.uuid:
-            return f"replica {hello.replica_id} is connected already, with another data directory"
-        return ""
+        if link is None or self._is_same_process(link, hello):
+            return ""
+        if self.clock.monotonic() - link.heard_at > 2 * PING_AFTER_S:
+            return ""
+        return f"another process is connected as replica {hello.replica_id}"
+
+    def _is_same_process(self, link: _Link, hello: Hello) -> bool:
+        known = link.hello
+        assert known is not None
+        return (known.uuid, known.process) == (hello.uuid, hello.process)
 
     def adopt(self, link: _Link, info: LinkInfo) -> bool:
         """Keeps one connection per peer; False when the other one stays."""
         self._strangers.discard(link)
         old = self._links.get(link.peer)
         if old is not None:
+            assert link.hello is not None
             lower = min(self.settings.replica_id, link.peer)
-            if old.dialled_by() == lower and link.dialled_by() != lower:
+            is_second = old.dialled_by() == lower and link.dialled_by() != lower
+            if is_second and self._is_same_process(old, link.hello):
                 return False
             del self._links[link.peer]  # First, so that its end is not taken for the peer's.
             old.close()
@@ -372,7 +390,8 @@ class PeerNetwork:
                 await self.loop.create_connection(
                     lambda: _Link(self, peer), host, port, ssl=self.settings.peer_ssl_client
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
+            # UnicodeError: a name that no resolver can look up.
             logger.debug("peer.unreachable", extra={"peer": peer, "error": str(error)})
 
 

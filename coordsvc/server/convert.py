@@ -9,7 +9,7 @@ does not use up its request number: the detail's zxid is 0.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordsvc.core.commands import (
     ANY_VERSION,
@@ -34,7 +34,7 @@ from coordsvc.errors import (
     LimitExceededError,
     UnsupportedFeatureError,
 )
-from coordsvc.paths import validate_path
+from coordsvc.paths import path_fault, validate_path
 from coordsvc.server.config_model import ClusterConfig
 from coordsvc.v1 import common_pb2, coordination_pb2
 
@@ -43,6 +43,7 @@ FEATURES: tuple[str, ...] = ()
 
 PASSWORD_BYTES_MAX = 64
 CLIENT_NAME_BYTES_MAX = 256
+NAME_END = "/"
 LEAST_SUFFIX = "0" * 10
 TTL_MS_MAX = 2**40 - 1
 """Ref: ZooKeeper EphemeralType, whose TTL has 40 bits."""
@@ -82,13 +83,20 @@ def credentials(message: common_pb2.SessionCredentials) -> tuple[int, bytes]:
     return message.session_id, message.password
 
 
-def request_context(message: common_pb2.RequestContext, limits: ClusterConfig) -> RequestContext:
+def read_context(message: common_pb2.RequestContext) -> RequestContext:
+    """Of a read, which ignores what is for writes: numbers and guard."""
     check_features(message.required_features)
     session_id, password = 0, b""
     if message.HasField("session"):
         session_id, password = credentials(message.session)
+    min_zxid = _not_negative("min_zxid", message.min_zxid)
+    return RequestContext(session_id=session_id, password=password, min_zxid=min_zxid)
+
+
+def request_context(message: common_pb2.RequestContext, limits: ClusterConfig) -> RequestContext:
+    context = read_context(message)
     request_number = _not_negative("request_number", message.request_number)
-    if request_number and not session_id:
+    if request_number and not context.session_id:
         raise BadArgumentsError("request_number needs a session: numbers are counted within one")
     guard_path, guard_czxid = "", 0
     if message.HasField("guard"):
@@ -96,10 +104,8 @@ def request_context(message: common_pb2.RequestContext, limits: ClusterConfig) -
         check_path(guard_path, limits)
         if guard_czxid <= 0:
             raise BadArgumentsError(f"a guard's czxid is {guard_czxid}; it must be positive")
-    return RequestContext(
-        session_id=session_id,
-        password=password,
-        min_zxid=_not_negative("min_zxid", message.min_zxid),
+    return replace(
+        context,
         request_number=request_number,
         done_below=_not_negative("done_below", message.done_below),
         guard_path=guard_path,
@@ -141,6 +147,13 @@ def is_linearizable(consistency: int) -> bool:
     ):
         return False
     raise BadArgumentsError(f"unknown consistency {consistency}")
+
+
+def page_token(token: str) -> str:
+    """Where a page of children goes on: the name of the last child of the page before."""
+    if token and (NAME_END in token or path_fault(NAME_END + token) is not None):
+        raise BadArgumentsError("page_token is not the next_page_token of a page before")
+    return token
 
 
 def check_no_watch(watch_id: int) -> None:

@@ -207,6 +207,7 @@ class CoordinationService:
     ) -> coordination_pb2.GetChildrenResponse:
         convert.check_no_watch(request.watch_id)
         page_size = convert.page_size(request.page_size)
+        page_token = convert.page_token(request.page_token)
 
         def query(state: State, ids: tuple[AuthId, ...]) -> queries.ChildrenPage | Refusal:
             return queries.get_children(
@@ -214,7 +215,7 @@ class CoordinationService:
                 request.path,
                 ids,
                 page_size=page_size,
-                page_token=request.page_token,
+                page_token=page_token,
                 include_stat=request.include_stat,
                 include_data=request.include_data,
             )
@@ -243,13 +244,16 @@ class CoordinationService:
         self, request: coordination_pb2.SyncRequest, context: Context
     ) -> coordination_pb2.SyncResponse:
         convert.check_path_size(request.path, self._limits)
-        zxid = await self._pipeline.sync(self._checked_call(request.context, context))
+        zxid = await self._pipeline.sync(self._read_call(request.context, context))
         return coordination_pb2.SyncResponse(header=self._header(zxid), path=request.path)
 
     # ------------------------------------------------------------------------------------- helpers
 
     def _checked_call(self, message: common_pb2.RequestContext, context: Context) -> Call:
         return self._call(convert.request_context(message, self._limits), context)
+
+    def _read_call(self, message: common_pb2.RequestContext, context: Context) -> Call:
+        return self._call(convert.read_context(message), context)
 
     def _call(self, checked: convert.RequestContext, context: Context) -> Call:
         now = self._monotonic()
@@ -274,7 +278,7 @@ class CoordinationService:
     ) -> tuple[ResultT, int]:
         convert.check_path(request.path, self._limits)
         linearizable = convert.is_linearizable(request.consistency)
-        call = self._checked_call(request.context, context)
+        call = self._read_call(request.context, context)
         return await self._pipeline.read(call, query, linearizable=linearizable)
 
 

@@ -80,18 +80,18 @@ class PipelineStatistics:
 
 
 class _Lane:
-    """One session's requests at this replica: who is next, and which write was the last."""
+    """One session's requests at this replica: who is next, and which writes are not decided."""
 
-    __slots__ = ("last_write", "turn", "users")
+    __slots__ = ("turn", "users", "writes")
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()  # first come, first served
-        self.last_write: asyncio.Future[Reply] | None = None
+        self.writes: set[asyncio.Future[Reply]] = set()
         self.users = 0
 
     @property
     def is_idle(self) -> bool:
-        return not self.users and (self.last_write is None or self.last_write.done())
+        return not self.users and not self.writes
 
 
 class Pipeline:
@@ -158,8 +158,8 @@ class Pipeline:
                 guard_czxid=context.guard_czxid,
             )
             future = self._submit(Write(caller, op), call.deadline)
-            if lane is not None:
-                lane.last_write = future
+            if lane is not None and not future.done():
+                self._add_write(context.session_id, lane, future)
         return await _answer(future)
 
     async def read(
@@ -172,8 +172,8 @@ class Pipeline:
         """(what `query` finds, the zxid of the state it was asked of). A refusal is raised."""
         async with self._in_order(call) as lane:
             await self._prove_session(call)
-            before = lane.last_write if lane is not None else None
-        if before is not None:
+            before = tuple(lane.writes) if lane is not None else ()
+        if before:
             await self._until(before, call.deadline)
         await self._wait_min_zxid(call)
         if linearizable:
@@ -234,13 +234,18 @@ class Pipeline:
             lane.users -= 1
             if lane.is_idle:
                 self._lanes.pop(session_id, None)
-            elif not lane.users and lane.last_write is not None:
-                lane.last_write.add_done_callback(lambda _: self._leave(session_id))
 
-    def _leave(self, session_id: int) -> None:
-        lane = self._lanes.get(session_id)
-        if lane is not None and lane.is_idle:
-            del self._lanes[session_id]
+    def _add_write(self, session_id: int, lane: _Lane, write: asyncio.Future[Reply]) -> None:
+        """Later reads of the session wait for it until it is decided: for each one, since a later
+        write may be refused at once while this one is still under way."""
+        lane.writes.add(write)
+
+        def decided(write: asyncio.Future[Reply]) -> None:
+            lane.writes.discard(write)
+            if lane.is_idle:
+                self._lanes.pop(session_id, None)
+
+        write.add_done_callback(decided)
 
     def _submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]:
         """The future is the pipeline's own and never cancelled: a later read of the session must
@@ -258,12 +263,12 @@ class Pipeline:
         if not future.cancelled():
             future.exception()  # seen, also when its caller has gone
 
-    async def _until(self, write: asyncio.Future[Reply], deadline: float) -> None:
-        """Until an earlier write of the session is answered, however it is: a read before that
-        would show a state from which the write is missing."""
+    async def _until(self, writes: tuple[asyncio.Future[Reply], ...], deadline: float) -> None:
+        """Until the session's earlier writes are answered, however they are: a read before that
+        would show a state from which one is missing."""
         remaining = deadline - self._replica.clock.monotonic()
-        done, _ = await asyncio.wait({write}, timeout=max(0.0, remaining))
-        if not done:
+        _, pending = await asyncio.wait(writes, timeout=max(0.0, remaining))
+        if pending:
             raise NotCaughtUpError("an earlier write of this session is not answered yet")
 
     # -------------------------------------------------------------------------------- the session
@@ -297,7 +302,7 @@ class Pipeline:
 
     async def _wait_min_zxid(self, call: Call) -> None:
         if call.context.min_zxid > self._replica.machine.state.zxid:
-            latest = self._replica.clock.monotonic() + MIN_ZXID_WAIT_S_MAX
+            latest = call.received_at + MIN_ZXID_WAIT_S_MAX
             deadline = min(call.deadline, latest)
             await self._replica.wait_applied(call.context.min_zxid, deadline)
 

@@ -18,9 +18,7 @@ from coordsvc.raft.messages import LENGTH, Message, decode_message
 from coordsvc.raft.node import RaftNode
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.settings import ReplicaSettings
-from coordsvc.storage.wal import RecoveredLog
-from coordsvc.storage.wal_format import Kind, Record
-from coordsvc.storage.wal_state import WalState
+from coordsvc.testing.manual_wal import ManualWal, voter_wal
 
 NOWHERE = ("127.0.0.1", 1)
 PAYLOAD = b"\x00"
@@ -38,128 +36,6 @@ class ManualClock:
 
     def wall_ms(self) -> int:
         return int(self.now * 1000)
-
-
-class Disk:
-    """What a row of records amounts to."""
-
-    def __init__(self) -> None:
-        self.state = WalState()
-        self.entries: list[tuple[bytes, int, int]] = []
-        """(payload, index, term), without holes."""
-
-    def apply(self, record: Record) -> None:
-        self.state.apply(*record)
-        kind, index, term, payload = record
-        if kind == Kind.ENTRY:
-            self.entries.append((payload, index, term))
-        elif kind == Kind.TRUNCATE:
-            while self.entries and self.entries[-1][1] >= index:
-                self.entries.pop()
-
-    def holds(self, payload: bytes, index: int, term: int) -> bool:
-        position = index - self.entries[0][1] if self.entries else -1
-        return 0 <= position < len(self.entries) and self.entries[position] == (
-            payload,
-            index,
-            term,
-        )
-
-
-class ManualWal:
-    """The WAL's interface; a group handed over by `flush` is on disk when `sync` says so.
-
-    One LSN per record, and the real WAL's refusals. `crash()` returns what comes back after a
-    power cut. `schedule`, when given, completes each group by itself after a while.
-    """
-
-    def __init__(self, durable: Iterable[Record] = ()) -> None:
-        self.records: list[Record] = list(durable)
-        self.end_lsn = self.synced_lsn = len(self.records)
-        self.on_synced: Callable[[int], None] = lambda lsn: None
-        self.schedule: Callable[[Callable[[], bool]], None] | None = None
-        self.syncs_total = 0
-        self.durable = Disk()
-        """What a power cut leaves."""
-        self._appended = WalState()
-        self._in_flight: int | None = None
-        self._is_flush_wanted = False
-        for record in self.records:
-            self.durable.apply(record)
-            self._appended.apply(*record)
-        state = self.durable.state
-        self.recovered = RecoveredLog(
-            base_index=state.base_index,
-            base_term=state.base_term,
-            entries=list(self.durable.entries),
-            term=state.term,
-            voted_for=state.voted_for,
-            voter=state.voter,
-            is_new=not self.records,
-        )
-
-    def _append(self, kind: Kind, index: int, term: int, payload: bytes) -> None:
-        record = (kind, index, term, payload)
-        self._appended.apply(*record)
-        self.records.append(record)
-        self.end_lsn += 1
-
-    def append_entry(self, payload: bytes, index: int, term: int) -> None:
-        self._append(Kind.ENTRY, index, term, payload)
-
-    def truncate_from(self, index: int) -> None:
-        self._append(Kind.TRUNCATE, index, 0, b"")
-
-    def set_hard_state(self, term: int, voted_for: str | None) -> None:
-        vote = b"" if voted_for is None else voted_for.encode()
-        self._append(Kind.HARD_STATE, int(voted_for is not None), term, vote)
-
-    def set_voter(self, voter: bool) -> None:
-        self._append(Kind.VOTER, int(voter), 0, b"")
-
-    def flush(self) -> None:
-        """Hands over what was appended, as one group: now, or when the disk is idle."""
-        if self._in_flight is not None:
-            self._is_flush_wanted = True
-        elif self.synced_lsn < self.end_lsn:
-            self._in_flight, self._is_flush_wanted = self.end_lsn, False
-            if self.schedule is not None:
-                self.schedule(self.sync)
-
-    @property
-    def is_busy(self) -> bool:
-        return self._in_flight is not None
-
-    def sync(self) -> bool:
-        """Completes the group in flight; False when there is none."""
-        if self._in_flight is None:
-            return False
-        for record in self.records[self.synced_lsn : self._in_flight]:
-            self.durable.apply(record)
-        self.synced_lsn, self._in_flight = self._in_flight, None
-        self.syncs_total += 1
-        self.on_synced(self.synced_lsn)
-        if self._is_flush_wanted:
-            self.flush()
-        return True
-
-    def sync_all(self) -> None:
-        self.flush()
-        while self.sync():
-            self.flush()
-
-    def crash(self, *, kept: int = 0) -> ManualWal:
-        """What is on disk: all that was synced, and `kept` of the records behind it."""
-        return ManualWal(self.records[: self.synced_lsn + kept])
-
-    @property
-    def unsynced(self) -> int:
-        return self.end_lsn - self.synced_lsn
-
-
-def voter_wal() -> ManualWal:
-    """An empty disk whose owner remembers everything: as after the first start."""
-    return ManualWal([(Kind.VOTER, 1, 0, b"")])
 
 
 class Frame(NamedTuple):

@@ -80,7 +80,8 @@ class ClusterServicer(object):
     def TransferLeadership(self, request, context):
         """Asks the leader to hand over; answered when another replica leads. Errors: BAD_ARGUMENTS (no
         such replica), NOT_CAUGHT_UP (the target lags, nothing was done), NO_QUORUM, OUTCOME_UNKNOWN
-        (no leader was seen before the deadline).
+        (no leader was seen before the deadline), UNIMPLEMENTED (in this version: asked of a follower,
+        whose message names the leader, or with a target).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class ClusterStub:
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]
     """Asks the leader to hand over; answered when another replica leads. Errors: BAD_ARGUMENTS (no
     such replica), NOT_CAUGHT_UP (the target lags, nothing was done), NO_QUORUM, OUTCOME_UNKNOWN
-    (no leader was seen before the deadline).
+    (no leader was seen before the deadline), UNIMPLEMENTED (in this version: asked of a follower,
+    whose message names the leader, or with a target).
     """
     Digest: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DigestRequest, _cluster_pb2.DigestResponse]
     """A checksum of the state this replica has applied. Replicas that have applied the same zxid have
@@ -67,7 +68,8 @@ class ClusterAsyncStub(ClusterStub):
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
     """Asks the leader to hand over; answered when another replica leads. Errors: BAD_ARGUMENTS (no
     such replica), NOT_CAUGHT_UP (the target lags, nothing was done), NO_QUORUM, OUTCOME_UNKNOWN
-    (no leader was seen before the deadline).
+    (no leader was seen before the deadline), UNIMPLEMENTED (in this version: asked of a follower,
+    whose message names the leader, or with a target).
     """
     Digest: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DigestRequest, _cluster_pb2.DigestResponse]  # type: ignore[assignment]
     """A checksum of the state this replica has applied. Replicas that have applied the same zxid have
@@ -105,7 +107,8 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_pb2.TransferLeadershipResponse, _abc.Awaitable[_cluster_pb2.TransferLeadershipResponse]]:
         """Asks the leader to hand over; answered when another replica leads. Errors: BAD_ARGUMENTS (no
         such replica), NOT_CAUGHT_UP (the target lags, nothing was done), NO_QUORUM, OUTCOME_UNKNOWN
-        (no leader was seen before the deadline).
+        (no leader was seen before the deadline), UNIMPLEMENTED (in this version: asked of a follower,
+        whose message names the leader, or with a target).
         """
 
     @_abc_1.abstractmethod

@@ -189,12 +189,16 @@ class RequestContext(_message.Message):
     Number n is applied only after n-1; a higher one is not applied: REQUEST_OUT_OF_ORDER. One
     that was done already is not run again and answers as the first time, refusals and zxid
     included, at any replica, also after a fail-over. One that was done with another operation is
-    BAD_ARGUMENTS; one whose result was dropped (done_below) is RESULT_FORGOTTEN.
+    BAD_ARGUMENTS; one whose result was dropped (done_below) is RESULT_FORGOTTEN. A request that
+    is refused before it is proposed (its detail has zxid 0: malformed, too large, no quorum, past
+    its deadline) has not used its number. Calls that are under way at the same time may overtake
+    each other: await each one, or use a Session stream.
     """
     done_below: _builtins.int
     """The caller has the answers of all its request numbers below this one and will not ask for them
     again. The service keeps at most 1,000 results for a session; a write further ahead of
-    done_below than that is LIMIT_EXCEEDED and not applied. 0: nothing may be dropped.
+    done_below than that is LIMIT_EXCEEDED and not applied. 0: nothing may be dropped. Above
+    request_number: BAD_ARGUMENTS.
     """
     @_builtins.property
     def session(self) -> Global___SessionCredentials:

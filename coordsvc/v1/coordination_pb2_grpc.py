@@ -141,7 +141,8 @@ class CoordinationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CloseSession(self, request, context):
-        """Ends a session and deletes all its ephemerals, at one zxid. A write.
+        """Ends a session and deletes all its ephemerals, at one zxid. A write. Its saved results end with
+        the session: a retry of a close that was done answers SESSION_EXPIRED, also under its number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,7 +62,9 @@ class CoordinationStub:
     was answered, by its own clock.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_coordination_pb2.CloseSessionRequest, _coordination_pb2.CloseSessionResponse]
-    """Ends a session and deletes all its ephemerals, at one zxid. A write."""
+    """Ends a session and deletes all its ephemerals, at one zxid. A write. Its saved results end with
+    the session: a retry of a close that was done answers SESSION_EXPIRED, also under its number.
+    """
     Create: _grpc.UnaryUnaryMultiCallable[_coordination_pb2.CreateRequest, _coordination_pb2.CreateResponse]
     """Creates a znode. A write. Parents are not made.
     Errors: NO_NODE (the parent), NODE_EXISTS, NO_AUTH (CREATE on the parent), INVALID_ACL,
@@ -138,7 +140,9 @@ class CoordinationAsyncStub(CoordinationStub):
     was answered, by its own clock.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_coordination_pb2.CloseSessionRequest, _coordination_pb2.CloseSessionResponse]  # type: ignore[assignment]
-    """Ends a session and deletes all its ephemerals, at one zxid. A write."""
+    """Ends a session and deletes all its ephemerals, at one zxid. A write. Its saved results end with
+    the session: a retry of a close that was done answers SESSION_EXPIRED, also under its number.
+    """
     Create: _aio.UnaryUnaryMultiCallable[_coordination_pb2.CreateRequest, _coordination_pb2.CreateResponse]  # type: ignore[assignment]
     """Creates a znode. A write. Parents are not made.
     Errors: NO_NODE (the parent), NODE_EXISTS, NO_AUTH (CREATE on the parent), INVALID_ACL,
@@ -229,7 +233,9 @@ class CoordinationServicer(metaclass=_abc_1.ABCMeta):
         request: _coordination_pb2.CloseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordination_pb2.CloseSessionResponse, _abc.Awaitable[_coordination_pb2.CloseSessionResponse]]:
-        """Ends a session and deletes all its ephemerals, at one zxid. A write."""
+        """Ends a session and deletes all its ephemerals, at one zxid. A write. Its saved results end with
+        the session: a retry of a close that was done answers SESSION_EXPIRED, also under its number.
+        """
 
     @_abc_1.abstractmethod
     def Create(

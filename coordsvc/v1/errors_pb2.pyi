@@ -104,8 +104,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_REQUEST_OUT_OF_ORDER: _ErrorCode.ValueType  # 1005
     """A write before this one, by request number, is missing. Not applied."""
     ERROR_CODE_LIMIT_EXCEEDED: _ErrorCode.ValueType  # 1006
-    """Something is larger or more than the service takes: data, a path, a multi, a message, results
-    kept for a session. Not applied.
+    """Something is larger or more than the service takes: data, a multi, a message, results kept for
+    a session. (A path that is too long is BAD_ARGUMENTS.) Not applied.
     """
     ERROR_CODE_GUARD_FAILED: _ErrorCode.ValueType  # 1007
     """The znode of RequestContext.guard is gone, or is another one now. Not applied."""
@@ -175,8 +175,8 @@ ERROR_CODE_RESULT_FORGOTTEN: ErrorCode.ValueType  # 1004
 ERROR_CODE_REQUEST_OUT_OF_ORDER: ErrorCode.ValueType  # 1005
 """A write before this one, by request number, is missing. Not applied."""
 ERROR_CODE_LIMIT_EXCEEDED: ErrorCode.ValueType  # 1006
-"""Something is larger or more than the service takes: data, a path, a multi, a message, results
-kept for a session. Not applied.
+"""Something is larger or more than the service takes: data, a multi, a message, results kept for
+a session. (A path that is too long is BAD_ARGUMENTS.) Not applied.
 """
 ERROR_CODE_GUARD_FAILED: ErrorCode.ValueType  # 1007
 """The znode of RequestContext.guard is gone, or is another one now. Not applied."""

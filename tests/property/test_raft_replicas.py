@@ -2,8 +2,9 @@
 
 Goal: an acknowledged increment is applied once, what is refused as certainly not applied is not
 applied, a read shows all that was acknowledged before it was asked, and when the faults end the
-cluster serves again and all replicas hold the same. Method: `Simulation`; kills, power cuts, pauses,
-cuts of either direction, wiped disks, slow disks, lost and late copies of what may be lost.
+cluster serves again and all replicas hold the same. Method: `Simulation`; kills, power cuts,
+pauses, cuts of either direction, wiped disks, slow disks, lost and late copies of what may be
+lost.
 A failure names its seed.
 """
 

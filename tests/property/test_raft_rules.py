@@ -298,7 +298,7 @@ BLOCKS = [
 FLOORS = {
     # In each block; without these the runs would prove little.
     "elections": 250,
-    "commits": 2_000,
+    "commits": 1_500,
     "truncated": 250,
     "crashes": 200,
     "cuts": 200,

@@ -88,6 +88,7 @@ def test_a_conflict_before_the_entries_is_answered_with_the_terms_beginning() ->
 def test_the_hint_does_not_go_below_what_is_committed() -> None:
     follower = Follower(2, 2, 2, 2, 2, commit=4)
     assert follower.hear(6, 4, 4) == AppendReply(False, 5, False)
+    assert follower.hear(4, 1, 4) == AppendReply(False, 5, False), "a leader that cannot be"
 
 
 def test_an_append_below_the_commit_index_is_compared_from_there_on() -> None:
@@ -252,11 +253,16 @@ def test_the_window_is_bounded_in_bytes_too() -> None:
     assert len(leader.sent()) == 3
 
 
-def test_a_new_connection_begins_with_one_message_from_what_is_acknowledged() -> None:
+@pytest.mark.parametrize("is_end_noticed", [True, False])
+def test_a_new_connection_begins_with_one_message_from_what_is_acknowledged(
+    is_end_noticed: bool,
+) -> None:
+    """Also when it takes the place of one whose end nobody has noticed."""
     leader = Leader(append_bytes_soft=100)
     leader.node.send_entries()
     leader.sent()
-    leader.cluster.unlink(1, 2)
+    if is_end_noticed:
+        leader.cluster.unlink(1, 2)
     leader.cluster.link(1, 2)
     leader.node.send_due(leader.cluster.clock.now)
     assert leader.sent() == [(leader.first, 1)]

@@ -116,7 +116,7 @@ def test_the_base_cannot_be_truncated_or_sent() -> None:
     with pytest.raises(AssertionError, match="base"):
         journal.truncate_from(1)
     with pytest.raises(AssertionError, match="base"):
-        journal.slice_from(1, 100)
+        journal.slice_from(1, 100, 10)
 
 
 def test_the_librarys_ways_to_shorten_the_log_are_shut() -> None:
@@ -136,10 +136,15 @@ def test_a_slice_has_at_least_one_entry_and_no_more_bytes_than_asked() -> None:
     journal, _ = make()
     for index, size in ((2, 100), (3, 40), (4, 60), (5, 1)):
         journal.add(b"\x00" * size, index, 1)
-    assert [index for _, index, _ in journal.slice_from(2, 10)] == [2]
-    assert [index for _, index, _ in journal.slice_from(3, 100)] == [3, 4]
-    assert [index for _, index, _ in journal.slice_from(3, 101)] == [3, 4, 5]
-    assert journal.slice_from(6, 10) == []
+
+    def indexes(first: int, bytes_soft: int, count_max: int = 10) -> list[int]:
+        return [index for _, index, _ in journal.slice_from(first, bytes_soft, count_max)]
+
+    assert indexes(2, 10) == [2]
+    assert indexes(3, 100) == [3, 4]
+    assert indexes(3, 101) == [3, 4, 5]
+    assert indexes(3, 101, 2) == [3, 4]
+    assert indexes(6, 10) == []
 
 
 def test_the_first_index_of_a_terms_run() -> None:
