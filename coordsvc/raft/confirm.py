@@ -119,6 +119,10 @@ class Confirmations:
         self._rounds.confirm(confirmed)
 
     def on_read_index_reply(self, message: ReadIndexReply) -> None:
+        asked_at = self.reads.asked_at(message.request)
+        if asked_at is not None:
+            # The leader had a majority in a round that began after the question.
+            self._followed_at = max(self._followed_at, asked_at)
         self.reads.on_index(message.request, message.index, self._node.applied_index)
 
     def refuse_all(self, error: CoordError) -> None:

@@ -50,6 +50,11 @@ class ReadIndexes:
             self._asked.pop(request, None)
             self._gathering = gathered + self._gathering
 
+    def asked_at(self, request: int) -> float | None:
+        """None when nobody waits for its answer any more."""
+        asked = self._asked.get(request)
+        return None if asked is None else asked[0]
+
     def on_index(self, request: int, index: int, applied: int) -> None:
         """The leader's answer."""
         asked = self._asked.pop(request, None)

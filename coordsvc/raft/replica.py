@@ -15,8 +15,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from coordsvc.core.commands import ClientCommand, InitCluster, LeaderCommand, Reply
 from coordsvc.core.machine import Machine
@@ -26,81 +25,21 @@ from coordsvc.raft.applier import Applier
 from coordsvc.raft.clock import Clock, SystemClock
 from coordsvc.raft.confirm import Confirmations
 from coordsvc.raft.hooks import Hooks
-from coordsvc.raft.journal import LogStore, WalJournal
-from coordsvc.raft.messages import (
-    FORMAT_VERSION,
-    FORMAT_VERSION_MIN,
-    MAGIC,
-    AppendReply,
-    Forward,
-    Hello,
-    Message,
-    ReadIndex,
-    ReadIndexReply,
-    ReplicaInfo,
-    ResponseVote,
-    Round,
-    RoundReply,
-    SideMessage,
-    Touch,
-    TouchAck,
-)
+from coordsvc.raft.journal import WalJournal
+from coordsvc.raft.messages import SideMessage
 from coordsvc.raft.node import STALL_S, RaftNode
 from coordsvc.raft.origin import Origin
 from coordsvc.raft.outbox import Outbox
-from coordsvc.raft.peer_memory import PeerMemories
+from coordsvc.raft.peer_events import PeerEvents
 from coordsvc.raft.proposer import Proposer
+from coordsvc.raft.replica_types import ReplicaStatistics, SilentDiskError, Wal
 from coordsvc.raft.settings import ReplicaSettings
-from coordsvc.raft.transport import LinkInfo, PeerNetwork, hello_fault
+from coordsvc.raft.transport import PeerNetwork
 
 logger = logging.getLogger(__name__)
 
-_TermBound: TypeAlias = Round | RoundReply | Forward | ReadIndex | ReadIndexReply
-"""Messages that mean something within their term only."""
-
 TIMER_S = 0.02
 HOUSEKEEPING_S = 0.1
-
-
-class RecoveredLog(Protocol):
-    base_index: int
-    base_term: int
-    entries: list[tuple[bytes, int, int]]
-    term: int
-    voted_for: str | None
-    voter: bool
-    ambiguous_cut: bool
-
-
-class Wal(LogStore, Protocol):
-    @property
-    def recovered(self) -> RecoveredLog: ...
-    def set_voter(self, voter: bool) -> None: ...
-    def flush(self) -> None: ...
-
-
-class SilentDiskError(OSError):
-    """The disk has completed nothing for too long."""
-
-
-@dataclass(frozen=True)
-class ReplicaStatistics:
-    term: int
-    role: int
-    leader_id: int | None
-    commit_index: int
-    applied_index: int
-    last_index: int
-    durable_index: int
-    log_bytes: int
-    writes_waiting: int
-    writes_undecided: int
-    elections_started: int
-    leader_changes: int
-    truncated_entries: int
-    memoryless: bool
-    ready: bool
-    linked: tuple[int, ...]
 
 
 class Replica:
@@ -132,7 +71,6 @@ class Replica:
         self._loop = loop
         self._wal = wal
         self._uuid = uuid
-        self._process = self._random_bytes(16)
         self.is_ready = False
         """Has applied what a leader confirmed by a majority had committed after this start."""
         self.leader_changes = 0
@@ -146,7 +84,6 @@ class Replica:
         self._housekeeping_at = 0.0
         self._hand_over_again_at = 0.0
         self._voter_lsn: int | None = None
-        self._handlers: dict[type, Callable[[int, Any], None]] = {}
         self._build(cluster_id)
 
     def _build(self, cluster_id: bytes) -> None:
@@ -160,8 +97,9 @@ class Replica:
             recovered.voted_for,
         )
         recovered.entries.clear()  # The journal has them; once is enough.
-        self.network = PeerNetwork(settings, self, self._loop, self.clock, self._rng)
-        self._outbox = Outbox(self._wal, lambda: self.node.term, self.network.send)
+        self._outbox = Outbox(
+            self._wal, lambda: self.node.term, lambda peer, frame: self.network.send(peer, frame)
+        )
         self.node: RaftNode = RaftNode(
             settings,
             self.journal,
@@ -193,7 +131,22 @@ class Replica:
             self._applied_noop,
             cluster_id,
         )
-        self._peer_memories = PeerMemories(settings.peer_ids)
+        self._events = PeerEvents(
+            self.node,
+            self._outbox,
+            self._proposer,
+            self._confirmations,
+            self._applier,
+            self.clock,
+            uuid=self._uuid,
+            process=self._random_bytes(16),
+            on_event=self._schedule_turn,
+            on_forgotten=self._forgotten,
+            on_failed=self._fatal,
+        )
+        self.network: PeerNetwork = PeerNetwork(
+            settings, self._events, self._loop, self.clock, self._rng
+        )
 
     # ------------------------------------------------------------------ facts
 
@@ -291,6 +244,16 @@ class Replica:
             self._voter_lsn = self._wal.end_lsn
         self.is_ready = True
         self._schedule_turn()
+
+    def _forgotten(self, peer: int) -> None:
+        """A peer says that this replica holds less than it once acknowledged."""
+        if not self.node.memoryless:
+            logger.warning("replica.forgotten", extra={"peer": peer})
+            self.node.memoryless = True
+            self._voter_lsn = None
+            self._wal.set_voter(False)
+            self.is_ready = False
+            self._run(self._become_ready())
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Finishes what was proposed, hands leadership over, and closes. The WAL stays open."""
@@ -391,7 +354,7 @@ class Replica:
 
     def set_handler(self, message_type: type, handler: Callable[[int, Any], None]) -> None:
         """Side messages of that type go to `handler(peer, message)`."""
-        self._handlers[message_type] = handler
+        self._events.handlers[message_type] = handler
 
     # ------------------------------------------------------------------ the WAL
 
@@ -487,83 +450,6 @@ class Replica:
             logger.warning("disk.silent", extra={"seconds": round(silent, 1)})
             self._run(self.hand_over())
 
-    # ------------------------------------------------------------------ links and messages
-
-    def hello(self, peer: int) -> Hello:
-        return Hello(
-            MAGIC,
-            FORMAT_VERSION,
-            FORMAT_VERSION_MIN,
-            self._applier.cluster_id,
-            self.replica_id,
-            peer,
-            self._uuid,
-            self.node.term,
-            self.journal.last_index,
-            self.settings.frame_bytes_max,
-            self.settings.member_ids,
-            self._process,
-        )
-
-    def judge_hello(self, hello: Hello) -> tuple[str, bool]:
-        fault = hello_fault(self.settings, self.hello(0), hello)
-        return fault, not fault and self._peer_memories.has_forgotten(hello)
-
-    def told_forgotten(self, peer: int) -> None:
-        if not self.node.memoryless:
-            logger.warning("replica.forgotten", extra={"peer": peer})
-            self.node.memoryless = True
-            self._wal.set_voter(False)
-            self.is_ready = False
-            self._run(self._become_ready())
-
-    def link_up(self, peer: int, info: LinkInfo) -> None:
-        self._outbox.forget(peer)
-        self._peer_memories.linked(peer, info)
-        self.node.link_up(peer, forgotten=info.forgotten)
-        # Whoever leads when this is over, what the old connection carried may be lost.
-        self._proposer.leader_link_renewed()
-        self._confirmations.link_up(peer)
-        self._schedule_turn()
-
-    def link_down(self, peer: int) -> None:
-        self._outbox.forget(peer)
-        self.node.link_down(peer, self.clock.monotonic())
-        self._schedule_turn()
-
-    def received(self, peer: int, term: int, message: Message) -> None:
-        now = self.clock.monotonic()
-        if isinstance(message, (Touch, TouchAck, ReplicaInfo)):
-            handler = self._handlers.get(type(message))
-            if handler is not None:
-                handler(peer, message)
-        elif isinstance(message, (Round, RoundReply, Forward, ReadIndex, ReadIndexReply)):
-            if self.node.admit(peer, term, message, now):
-                self._dispatch(peer, message, now)
-        else:
-            self.node.receive(peer, term, message, now)
-            if isinstance(message, (AppendReply, ResponseVote)) and term == self.node.term:
-                index = self.node.match_index(peer) if self.node.role == LEADER else 0
-                self._peer_memories.acknowledged(peer, term, index)
-        self._schedule_turn()
-
-    def _dispatch(
-        self,
-        peer: int,
-        message: Round | RoundReply | Forward | ReadIndex | ReadIndexReply,
-        now: float,
-    ) -> None:
-        if isinstance(message, Round):
-            self._confirmations.on_round(peer, message, now)
-        elif isinstance(message, RoundReply):
-            self._confirmations.on_round_reply(peer, message, now)
-        elif isinstance(message, Forward):
-            self._proposer.on_forward(peer, message)
-        elif isinstance(message, ReadIndex):
-            self._confirmations.on_read_index(peer, message.request)
-        else:
-            self._confirmations.on_read_index_reply(message)
-
     # ------------------------------------------------------------------ changes of role
 
     def _on_role(self, old: int, new: int) -> None:
@@ -595,10 +481,6 @@ class Replica:
             self._failed = True
             logger.critical("replica.fatal", extra={"error": repr(error)}, exc_info=error)
             self.hooks.on_fatal(error)
-
-    def failed(self, error: BaseException) -> None:
-        """Something that must not happen happened while a message was handled."""
-        self._fatal(error)
 
 
 def _shutting_down() -> ShuttingDownError:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import coordsvc
 from coordsvc.errors import CoordError, InternalError
 from coordsvc.exit_status import ExitStatus
-from coordsvc.raft.replica import SilentDiskError
+from coordsvc.raft.replica_types import SilentDiskError
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError
 
 logger = logging.getLogger(__name__)

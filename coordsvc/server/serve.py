@@ -35,10 +35,11 @@ from coordsvc.server.metrics import ReplicaMetrics
 from coordsvc.server.peer_tls import peer_contexts
 from coordsvc.server.server import Server
 from coordsvc.storage.data_dir import DataDir
-from coordsvc.storage.errors import CorruptionError, StorageError
+from coordsvc.storage.errors import StorageError
 from coordsvc.storage.executor import ThreadExecutor
 from coordsvc.storage.files import FileSystem
 from coordsvc.storage.wal import Wal
+from coordsvc.storage.wal_reader import check_begins
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,6 @@ STOP_S_MAX = 4.5
 """A stop is promised within 5 s."""
 
 DRAIN_S_MAX = 0.5
-BASE_INDEX_MAX = 1
-"""All state is in the log, so it must begin at the beginning."""
 SWITCH_INTERVAL_S = 0.0005
 """The thread that syncs the log must get the interpreter back soon: writes wait for it."""
 
@@ -149,7 +148,7 @@ class ReplicaProcess:
         """In threads: reading a long log must not stop the loop from answering /livez."""
         config, files = self._config, FileSystem()
         self._data_dir = await asyncio.to_thread(
-            DataDir.open, config.data_dir, config.replica_id, files
+            DataDir.open, config.data_dir, config.replica_id, files, members=config.peers
         )
         self._executor = ThreadExecutor(asyncio.get_running_loop())
         self._wal = await asyncio.to_thread(
@@ -160,13 +159,13 @@ class ReplicaProcess:
             identity=self._data_dir.uuid,
             replica_id=config.replica_id,
             cluster_id=self._data_dir.cluster_id,
+            synced_lsn=self._data_dir.synced_lsn,
             on_synced=lambda lsn: self._replica.on_synced(lsn),
             on_failed=lambda error: self._replica.on_wal_failed(error),
         )
         recovered = self._wal.recovered
-        if recovered.base_index > BASE_INDEX_MAX:
-            reason = f"its first entry follows entry {recovered.base_index}, which nothing holds"
-            raise CorruptionError(self._data_dir.wal_path, 0, reason)
+        check_begins(self._data_dir.wal_path, recovered)
+        await asyncio.to_thread(self._data_dir.set_synced_lsn, self._wal.synced_lsn)
         logger.info(
             "wal.recovered",
             extra={
@@ -255,6 +254,10 @@ class ReplicaProcess:
         self._wal.close(closed.set)
         await closed.wait()
         self._executor.close(timeout_seconds=0.5)
+        try:
+            await asyncio.to_thread(self._data_dir.set_synced_lsn, self._wal.synced_lsn)
+        except StorageError as error:
+            self._fatal.on_fatal(error)
         self._data_dir.close()
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
 
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError, disk_errors
 from coordsvc.storage.files import Files, replace_file, write_all
-from coordsvc.storage.meta import META_FORMAT, Meta, decode_meta, encode_meta
+from coordsvc.storage.meta import Meta, check_format, decode_meta, encode_meta
 from coordsvc.storage.wal_reader import Identity
 from coordsvc.storage.wal_recovery import create_log
 from coordsvc.storage.wal_scan import segment_ids
@@ -54,22 +54,27 @@ class DataDir:
         replica_id: int,
         files: Files,
         *,
+        members: Iterable[int] = (),
         new_uuid: Callable[[], bytes] = lambda: os.urandom(UUID_BYTES),
     ) -> DataDir:
         """Lock the directory, and read its META, or create both. Blocks.
 
-        Raises DataDirRefusedError when it is in use, another replica's, of a newer format, not a
-        directory or not writable; CorruptionError when META is damaged, or META or the log is
-        gone; DiskError.
+        `members`: the ids of all replicas of the cluster; empty: this one alone. They stay the ones
+        it was created with: with fewer of them to ask, a minority could take itself for a majority.
+
+        Raises DataDirRefusedError when it is in use, another replica's, of other members, of a
+        newer format, not a directory or not writable; CorruptionError when META is damaged, or META
+        or the log is gone; DiskError.
         """
         path = os.path.abspath(path)
+        all_members = tuple(sorted({replica_id, *members}))
         _make_directory(path, files)
         lock = _lock(path, files)
         try:
             with disk_errors(f"cannot open the data directory {path}"):
-                data_dir = _read(path, files, lock, replica_id)
+                data_dir = _read(path, files, lock, replica_id, all_members)
                 if data_dir is None:
-                    meta = Meta(replica_id=replica_id, uuid=new_uuid().hex())
+                    meta = Meta(replica_id=replica_id, members=all_members, uuid=new_uuid().hex())
                     data_dir = cls(path, files, lock, meta, is_new=True)
                     data_dir._save(meta)
                 if not data_dir._meta.has_log:
@@ -99,6 +104,11 @@ class DataDir:
         return bytes.fromhex(self._meta.cluster_id)
 
     @property
+    def synced_lsn(self) -> int:
+        """The log reached at least this far. To give to `Wal.open`."""
+        return self._meta.synced_lsn
+
+    @property
     def lmdb_engine(self) -> str:
         """The engine that wrote the checkpoint; empty when there is none."""
         return self._meta.lmdb_engine
@@ -123,6 +133,11 @@ class DataDir:
             )
         if self.lmdb_engine != lmdb_engine:
             self._save(msgspec.structs.replace(self._meta, lmdb_engine=lmdb_engine))
+
+    def set_synced_lsn(self, synced_lsn: int) -> None:
+        """Record how far the log is on disk, so that a part of it that is lost later is missed."""
+        if synced_lsn > self.synced_lsn:
+            self._save(msgspec.structs.replace(self._meta, synced_lsn=synced_lsn))
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -186,12 +201,18 @@ def _pid_in(file_path: str, files: Files) -> str:
     return text if text.isdecimal() else "unknown"
 
 
+def _listed(members: tuple[int, ...]) -> str:
+    return ", ".join(map(str, members))
+
+
 def _has_log(path: str, files: Files) -> bool:
     directory = os.path.join(path, WAL_DIR_NAME)
     return files.is_dir(directory) and bool(segment_ids(files.list_dir(directory)))
 
 
-def _read(path: str, files: Files, lock: int, replica_id: int) -> DataDir | None:
+def _read(
+    path: str, files: Files, lock: int, replica_id: int, members: tuple[int, ...]
+) -> DataDir | None:
     """The directory as it is on disk; None when it is a new one."""
     file_path = os.path.join(path, META_FILE_NAME)
     if not files.exists(file_path):
@@ -199,15 +220,17 @@ def _read(path: str, files: Files, lock: int, replica_id: int) -> DataDir | None
             raise CorruptionError(file_path, 0, "it is missing, but there is a log beside it")
         return None
     meta = decode_meta(files.read(file_path), file_path)
-    if meta.format > META_FORMAT:
-        raise DataDirRefusedError(
-            f"{path} has format {meta.format}; this version knows up to {META_FORMAT}."
-            " Run the version that wrote it, or a newer one"
-        )
+    check_format(meta, path)
     if meta.replica_id != replica_id:
         raise DataDirRefusedError(
             f"{path} belongs to replica {meta.replica_id}, this is replica {replica_id}."
             " Correct the replica id or the data directory"
+        )
+    if meta.members != members:
+        raise DataDirRefusedError(
+            f"{path} belongs to a cluster of the replicas {_listed(meta.members)}; this start is"
+            f" for one of the replicas {_listed(members)}. Start with the peers that it was created"
+            " with (their addresses may differ), or with another data directory"
         )
     if meta.has_log and not _has_log(path, files):
         raise CorruptionError(os.path.join(path, WAL_DIR_NAME), 0, "the log is missing")

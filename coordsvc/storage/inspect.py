@@ -15,8 +15,8 @@ from coordsvc.storage.data_dir import LOCK_FILE_NAME, META_FILE_NAME, WAL_DIR_NA
 from coordsvc.storage.entry_listing import list_commands
 from coordsvc.storage.errors import StorageError, disk_errors
 from coordsvc.storage.files import Files, FileSystem
-from coordsvc.storage.meta import Meta, decode_meta
-from coordsvc.storage.wal_reader import Identity, LogReader
+from coordsvc.storage.meta import Meta, check_format, decode_meta
+from coordsvc.storage.wal_reader import Identity, LogReader, check_begins
 from coordsvc.storage.wal_scan import (
     SegmentScan,
     scan_segment,
@@ -122,11 +122,13 @@ def _read_meta(data_dir: str, files: Files, problems: list[str]) -> Meta | None:
     if not files.exists(file_path):
         problems.append(f"{file_path} is missing")
         return None
+    meta = None
     try:
-        return decode_meta(files.read(file_path), file_path)
+        meta = decode_meta(files.read(file_path), file_path)
+        check_format(meta, data_dir)
     except StorageError as error:
         problems.append(str(error))
-        return None
+    return meta
 
 
 def _read_log(
@@ -138,9 +140,11 @@ def _read_log(
         reader.identity = Identity(
             bytes.fromhex(meta.uuid), meta.replica_id, bytes.fromhex(meta.cluster_id)
         )
+        reader.synced_lsn = meta.synced_lsn
     reports: list[SegmentReport] = []
     is_whole = True
-    for segment_id in segment_ids(names):
+    ids = segment_ids(names)
+    for segment_id in ids:
         file_path = os.path.join(directory, segment_file_name(segment_id))
         try:
             data = files.read(file_path)
@@ -148,6 +152,9 @@ def _read_log(
             continue  # a running replica has just unlinked it
         scan = scan_segment(data, segment_id)
         reports.append(_segment_report(data, scan))
+        next_path = os.path.join(directory, segment_file_name(segment_id + 1))
+        if segment_id == ids[-1] and scan.is_closed and files.exists(next_path):
+            ids.append(segment_id + 1)  # a running replica has just begun it
         if meta is None and scan.header is not None:
             reader.identity = Identity(scan.header.uuid, scan.header.replica_id)
         if is_whole:
@@ -157,6 +164,12 @@ def _read_log(
                 problems.append(str(error))
                 is_whole = False
     reader.finish()
+    if is_whole:
+        try:
+            reader.check_end()
+            check_begins(directory, reader.log)
+        except StorageError as error:
+            problems.append(str(error))
     return reader, tuple(reports)
 
 
@@ -222,8 +235,10 @@ def _lines(report: InspectReport) -> Iterator[str]:
         meta = report.meta
         yield f"format          {meta.format}"
         yield f"replica id      {meta.replica_id}"
+        yield f"members         {', '.join(map(str, meta.members))}"
         yield f"uuid            {meta.uuid}"
         yield f"cluster id      {meta.cluster_id or '(not known yet)'}"
+        yield f"synced          at least up to LSN {meta.synced_lsn}"
     log = report.log
     extent = f"{log.base_index + 1} to {log.last_index}" if log.entries_count else "none"
     yield f"entries         {extent} ({log.entries_count}, {log.entries_bytes} bytes)"

@@ -97,13 +97,15 @@ class Wal:
         on_failed: Callable[[BaseException], None],
         segment_bytes: int = SEGMENT_BYTES,
         cluster_id: bytes = b"",
+        synced_lsn: int = 0,
         call_later: CallLater | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Wal:
         """Read the log in `directory`, or begin one, and return when it is safely on disk.
 
-        `identity` is the data directory's uuid. `call_later` None: the executor's, when it is a
-        ThreadExecutor; otherwise no marker is written while idle, only at `close`. Blocks.
+        `identity` is the data directory's uuid. `synced_lsn`: a `synced_lsn` of an earlier time,
+        kept elsewhere: a log that ends before it is damaged. `call_later` None: the executor's, if
+        it is a ThreadExecutor; otherwise no marker is written while idle, only at `close`. Blocks.
 
         Raises CorruptionError when something that had been synced is damaged or missing,
         DataDirRefusedError when the log is not this replica's or of a newer format, DiskError.
@@ -114,7 +116,7 @@ class Wal:
                 f" {SEGMENT_BYTES_MIN}, not {segment_bytes}"
             )
         owner = Identity(identity, replica_id, cluster_id)
-        recovered, segment = recover(directory, files, owner, segment_bytes)
+        recovered, segment = recover(directory, files, owner, segment_bytes, synced_lsn)
         writer = SegmentWriter(directory, files, owner, segment_bytes, segment, clock)
         with disk_errors(f"cannot reserve a segment in {directory}"):
             writer.spare.reserve()

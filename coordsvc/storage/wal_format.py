@@ -56,7 +56,7 @@ class Kind(IntEnum):
     """`index` 1: this replica may vote and campaign, 0: it is memoryless."""
     MARKER = 6
     """Says that everything before it is synced; `index` 1: and that recovery cut something here
-    whose sync may have completed."""
+    whose sync may have completed; 2: and that the next segment exists, this one is closed."""
     INSTALLED = 7
     """Reserved: a snapshot up to `index` of `term` took the log's place."""
 
@@ -66,6 +66,7 @@ Record: TypeAlias = tuple[int, int, int, bytes]
 
 MARKER: Record = (Kind.MARKER, 0, 0, b"")
 CUT_MARKER: Record = (Kind.MARKER, 1, 0, b"")
+CLOSED_MARKER: Record = (Kind.MARKER, 2, 0, b"")
 
 
 class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
@@ -84,6 +85,9 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
     voter: bool
     ambiguous_cut: bool
     """A batch whose sync may have completed was cut, and the voter flag not decided since."""
+    size_bytes: int
+    """Of the file, which is this long and synced before it gets a segment's name: no crash makes
+    it shorter."""
 
 
 _header_decoder = msgspec.msgpack.Decoder(SegmentHeader)

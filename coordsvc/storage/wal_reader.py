@@ -15,6 +15,7 @@ import msgspec
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError
 from coordsvc.storage.wal_format import (
     FORMAT_VERSION,
+    SECTOR_BYTES,
     BatchInfo,
     Kind,
     SegmentHeader,
@@ -22,6 +23,10 @@ from coordsvc.storage.wal_format import (
 )
 from coordsvc.storage.wal_scan import SegmentScan, segment_file_name
 from coordsvc.storage.wal_state import WalState
+
+BASE_INDEX_MAX = 1
+"""All state is in the log, so it must begin at the beginning: with the first entry, or after one
+that all replicas take for granted."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,16 @@ class SegmentFile:
 class LogReader:
     """Takes in segments, oldest first, and knows the log and the state they amount to."""
 
-    def __init__(self, directory: str, identity: Identity) -> None:
+    def __init__(self, directory: str, identity: Identity, synced_lsn: int = 0) -> None:
         self.directory = directory
         self.identity = identity
+        self.synced_lsn = synced_lsn
+        """The log reached at least this far once, by what is known from outside it."""
         self.log = RecoveredLog()
         self.state = WalState()
         self.segments: list[SegmentFile] = []
+        self.older: SegmentScan | None = None
+        """The one before `scan`."""
         self.scan: SegmentScan | None = None
         self.data = b""
         self._cut = False
@@ -81,7 +90,7 @@ class LogReader:
             self._begin(scan.header)
         else:
             self._check_continues(self.scan, scan)
-        self.data, self.scan = data, scan
+        self.data, self.older, self.scan = data, self.scan, scan
         for batch in scan.batches:
             self._replay(file_path, batch)
         if scan.damage is not None and scan.damage.was_synced:
@@ -99,6 +108,21 @@ class LogReader:
         log.term, log.voted_for, log.voter = state.term, state.voted_for, state.voter
         log.ambiguous_cut = state.ambiguous_cut
         log.is_new = self.scan is None or (self.scan.lsn_end == 0 and not log.ambiguous_cut)
+
+    def check_end(self) -> None:
+        """Raise CorruptionError when the log went on beyond the last segment's end once."""
+        scan = self.scan
+        if scan is None:
+            return
+        file_path = os.path.join(self.directory, segment_file_name(scan.segment_id))
+        if scan.is_closed:
+            missing = segment_file_name(scan.segment_id + 1)
+            raise CorruptionError(
+                file_path, scan.end, f"the segment after it, {missing}, is missing"
+            )
+        if scan.lsn_end < self.synced_lsn:
+            reason = f"the log ends at LSN {scan.lsn_end}, but had been synced up to"
+            raise CorruptionError(file_path, scan.end, f"{reason} {self.synced_lsn}")
 
     @property
     def has_cut(self) -> bool:
@@ -123,14 +147,24 @@ class LogReader:
         if scan.segment_id != previous.segment_id + 1:
             missing = segment_file_name(previous.segment_id + 1)
             raise CorruptionError(newer, 0, f"the segment before it, {missing}, is missing")
-        if previous.damage is not None:
+        if previous.damage is not None and (scan.batches or not self._is_torn_marker(previous)):
             raise CorruptionError(older, previous.damage.offset, "a closed segment was changed")
         if scan.lsn_start != previous.lsn_end:
             reason = f"it ends at LSN {previous.lsn_end}, the next segment begins at"
             raise CorruptionError(older, previous.end, f"{reason} {scan.lsn_start}")
-        expected = segment_header(scan.segment_id, self.identity, state, header.cluster_id)
+        if scan.batches and not previous.is_closed:
+            reason = "the marker that closed it, before anything came into the next one, is gone"
+            raise CorruptionError(older, previous.end, reason)
+        expected = segment_header(
+            scan.segment_id, self.identity, state, header.cluster_id, header.size_bytes
+        )
         if header != msgspec.structs.replace(expected, format=header.format):
             raise CorruptionError(newer, 0, "its header contradicts the segments before it")
+
+    def _is_torn_marker(self, previous: SegmentScan) -> bool:
+        """Whether the damage fits where the closing marker goes, the last write of a segment."""
+        rest = previous.end + SECTOR_BYTES
+        return self.data.count(0, rest) == len(self.data) - rest
 
     def _replay(self, file_path: str, batch: BatchInfo) -> None:
         state, entries = self.state, self.log.entries
@@ -147,8 +181,15 @@ class LogReader:
             raise CorruptionError(file_path, batch.offset, f"impossible record: {error}") from error
 
 
+def check_begins(directory: str, log: RecoveredLog) -> None:
+    """Raise CorruptionError when what the log's first entry builds on is gone."""
+    if log.base_index > BASE_INDEX_MAX:
+        reason = f"its first entry follows entry {log.base_index}, which nothing holds"
+        raise CorruptionError(directory, 0, reason)
+
+
 def segment_header(
-    segment_id: int, identity: Identity, state: WalState, cluster_id: bytes
+    segment_id: int, identity: Identity, state: WalState, cluster_id: bytes, size_bytes: int
 ) -> SegmentHeader:
     return SegmentHeader(
         format=FORMAT_VERSION,
@@ -162,6 +203,7 @@ def segment_header(
         voted_for=state.voted_for,
         voter=state.voter,
         ambiguous_cut=state.ambiguous_cut,
+        size_bytes=size_bytes,
     )
 
 

@@ -3,8 +3,9 @@
 What the kernel shows after the process was killed may be in its page cache only, or, after a
 failed sync, differ from the disk for good. So the last segment's valid batches are written to a new
 file, which is synced and takes the old one's name, before anything read here is acted upon. Older
-segments were synced before the switch to the next one. A crash at any point of this leaves
-either the old file or the new one under the segment's name.
+segments were synced before the switch to the next one, all but perhaps the marker that closes the
+last of them, which is written again. A crash at any point of this leaves either the old file or the
+new one under the segment's name.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import msgspec
+
 from coordsvc.storage.errors import disk_errors
 from coordsvc.storage.files import Files, replace_file, write_all
 from coordsvc.storage.wal_format import (
+    CLOSED_MARKER,
     CUT_MARKER,
     MARKER,
     SECTOR_BYTES,
@@ -23,7 +27,6 @@ from coordsvc.storage.wal_format import (
     encode_batch,
     encode_segment_header,
     records_of,
-    round_up,
     seed_of,
 )
 from coordsvc.storage.wal_reader import (
@@ -60,18 +63,21 @@ class OpenSegment:
 
 
 def recover(
-    directory: str, files: Files, identity: Identity, segment_bytes: int
+    directory: str, files: Files, identity: Identity, segment_bytes: int, synced_lsn: int
 ) -> tuple[RecoveredLog, OpenSegment]:
-    """Raise CorruptionError when something synced is damaged or missing, DataDirRefusedError when
-    the log is another replica's or a newer version's, DiskError when the disk fails."""
+    """Raise CorruptionError when something synced is damaged or missing (`synced_lsn`: the log
+    reached at least this far), DataDirRefusedError when the log is another replica's or a newer
+    version's, DiskError when the disk fails."""
     with disk_errors(f"cannot open the log in {directory}"):
         if not files.is_dir(directory) or not segment_ids(files.list_dir(directory)):
             create_log(directory, files, identity)
-        reader = LogReader(directory, identity)
+        reader = LogReader(directory, identity, synced_lsn)
         for segment_id in segment_ids(files.list_dir(directory)):
             data = files.read(os.path.join(directory, segment_file_name(segment_id)))
             reader.take_segment(data, scan_segment(data, segment_id))
         reader.finish()
+        reader.check_end()
+        _close_older(reader, files)
         return reader.log, _rewrite_last(reader, files, segment_bytes)
 
 
@@ -80,15 +86,39 @@ def create_log(directory: str, files: Files, identity: Identity) -> None:
     with disk_errors(f"cannot create the log in {directory}"):
         files.make_dir(directory)
         files.fsync_dir(os.path.dirname(directory))
-        header = segment_header(1, identity, WalState(), identity.cluster_id)
-        file_path = os.path.join(directory, segment_file_name(1))
-        replace_file(files, file_path, bytes(encode_segment_header(header, 0)))
+        header = segment_header(1, identity, WalState(), identity.cluster_id, SECTOR_BYTES)
+        content = bytes(encode_segment_header(header, 0))
+        assert len(content) == header.size_bytes
+        replace_file(files, os.path.join(directory, segment_file_name(1)), content)
+
+
+def _close_older(reader: LogReader, files: Files) -> None:
+    """Have the last segment but one closed on disk before the last one gets its first batch."""
+    older, scan = reader.older, reader.scan
+    assert scan is not None
+    if older is None or scan.batches:
+        return
+    marker = encode_batch(
+        [CLOSED_MARKER],
+        segment_id=older.segment_id,
+        lsn_start=older.lsn_end,
+        synced_lsn=older.lsn_end,
+        seed=seed_of(reader.identity.uuid),
+    )
+    handle = files.open(os.path.join(reader.directory, segment_file_name(older.segment_id)))
+    try:
+        # Also when it is there: it may be in the page cache only.
+        offset = older.batches[-1].offset if older.is_closed else older.end
+        write_all(files, handle, marker, offset)
+        files.fdatasync(handle)
+    finally:
+        files.close(handle)
 
 
 def _rewrite_last(reader: LogReader, files: Files, segment_bytes: int) -> OpenSegment:
     """Write what is valid of the last segment to a new, preallocated file in its place."""
-    content, segment = _rewritten_content(reader)
-    size = max(segment_bytes, round_up(len(content)) + SECTOR_BYTES)
+    content, size = _rewritten_content(reader, segment_bytes)
+    segment = reader.segments[-1]
     directory = reader.directory
     raw_path = _raw_file(files, directory, size)
     handle = files.open(raw_path)
@@ -110,25 +140,29 @@ def _rewrite_last(reader: LogReader, files: Files, segment_bytes: int) -> OpenSe
         size=size,
         lsn=0 if scan is None else scan.lsn_end,
         state=reader.state,
-        segments=[*reader.segments[:-1], segment],
+        segments=reader.segments,
     )
 
 
-def _rewritten_content(reader: LogReader) -> tuple[bytes, SegmentFile]:
+def _rewritten_content(reader: LogReader, segment_bytes: int) -> tuple[bytes, int]:
+    """What to write, and the size of the file: with room at least for the closing marker."""
     scan, identity = reader.scan, reader.identity
     assert scan is not None and scan.header is not None
-    content = encode_segment_header(scan.header, scan.lsn_start)
-    content += reader.data[scan.body_offset : scan.end]
+    body = bytearray(reader.data[scan.body_offset : scan.end])
     if reader.has_cut or not _ends_with_marker(reader.data, scan.batches):
         # All of it is synced before it gets the segment's name, and the marker says so.
-        content += encode_batch(
+        body += encode_batch(
             [CUT_MARKER if reader.has_cut else MARKER],
             segment_id=scan.segment_id,
             lsn_start=scan.lsn_end,
             synced_lsn=scan.lsn_end,
             seed=seed_of(identity.uuid),
         )
-    return bytes(content), reader.segments[-1]
+    size = max(segment_bytes, scan.body_offset + len(body) + SECTOR_BYTES)
+    header = msgspec.structs.replace(scan.header, size_bytes=size)
+    content = bytes(encode_segment_header(header, scan.lsn_start) + body)
+    assert len(content) + SECTOR_BYTES <= size
+    return content, size
 
 
 def _ends_with_marker(data: bytes, batches: list[BatchInfo]) -> bool:

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordsvc.storage.wal_format import (
+    CLOSED_MARKER,
     MAGIC,
     SECTOR_BYTES,
     BatchInfo,
     SegmentHeader,
     decode_segment_header,
     read_batch,
+    records_of,
     seed_of,
 )
 
@@ -48,6 +50,8 @@ class SegmentScan:
     """Those whole and in place, without the segment's header."""
     end: int = 0
     """Where the next batch would go."""
+    is_closed: bool = False
+    """It says itself, at its end, that there is a segment after it."""
     damage: Damage | None = None
 
 
@@ -87,8 +91,18 @@ def scan_segment(data: bytes, segment_id: int) -> SegmentScan:
         lsn_end=lsn,
         batches=batches,
         end=offset,
-        damage=_examine_tail(data, offset, lsn, segment_id, seed),
+        is_closed=bool(batches) and next(records_of(data, batches[-1])) == CLOSED_MARKER,
+        damage=_examine_size(data, header.size_bytes)
+        or _examine_tail(data, offset, lsn, segment_id, seed),
     )
+
+
+def _examine_size(data: bytes, size_bytes: int) -> Damage | None:
+    """A shortened file's end would otherwise look like zeros that were never written to."""
+    if len(data) == size_bytes:
+        return None
+    reason = f"the file has {len(data)} bytes, it was created with {size_bytes}"
+    return Damage(min(len(data), size_bytes), reason, True)
 
 
 def _examine_tail(data: bytes, offset: int, lsn: int, segment_id: int, seed: int) -> Damage | None:

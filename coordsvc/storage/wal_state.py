@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from coordsvc.storage.wal_format import Kind
+from coordsvc.storage.wal_format import CUT_MARKER, Kind
 
 
 class WalState:
@@ -103,6 +103,6 @@ class WalState:
         elif kind == Kind.VOTER:
             self.set_voter(bool(index))
         elif kind == Kind.MARKER:
-            self.ambiguous_cut = self.ambiguous_cut or bool(index)
+            self.ambiguous_cut = self.ambiguous_cut or index == CUT_MARKER[1]
         elif kind != Kind.SEGMENT:
             raise ValueError(f"record of kind {kind}, which this version does not know")

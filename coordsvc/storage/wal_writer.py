@@ -2,8 +2,9 @@
 
 Writes groups of records into the open segment, one sync per group, and moves on to the next
 segment: the old one is synced; the spare, long since filled with zeros, gets its header and is
-synced; then it gets its name and the directory is synced; only then comes its first record. So
-a file with a segment's name always has a header, and everything before it is on disk.
+synced; then it gets its name and the directory is synced; then the old one is marked as closed;
+only then comes the new one's first record. So a file with a segment's name always has a header,
+everything before it is on disk, and its own disappearance is noticed once anything was in it.
 
 After any error the disk's state is unknown: the caller must not call again.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from coordsvc.storage.errors import disk_errors
 from coordsvc.storage.files import Files, write_all
 from coordsvc.storage.wal_format import (
+    CLOSED_MARKER,
     HEADER_BYTES,
     MARKER,
     RECORD_BYTES,
@@ -34,6 +36,8 @@ from coordsvc.storage.wal_spare import SpareSegment
 
 BATCH_BYTES_TARGET = 1 << 20
 """A group beyond this is written as several batches, to bound the copy each one needs."""
+RESERVED_BYTES = 2 * SECTOR_BYTES
+"""Left over at a segment's end, for a marker and for the one that closes the segment."""
 
 
 class SegmentWriter:
@@ -117,8 +121,8 @@ class SegmentWriter:
 
     def _end_of_batch(self, records: Sequence[Record], start: int) -> int:
         """How many records from `start` on the next batch takes; `start` when the segment is full.
-        One sector is left over, for a marker."""
-        room = self._size - self._offset - SECTOR_BYTES
+        `RESERVED_BYTES` are left over."""
+        room = self._size - self._offset - RESERVED_BYTES
         size = HEADER_BYTES
         for position in range(start, len(records)):
             size += RECORD_BYTES + len(records[position][3])
@@ -129,12 +133,12 @@ class SegmentWriter:
     def _room_for(self, record: Record) -> int:
         """The size of a segment into which the record fits, however large it is."""
         batch_size = round_up(HEADER_BYTES + RECORD_BYTES + len(record[3]))
-        header_size = len(self._next_header())
-        return max(self._segment_bytes, header_size + batch_size + SECTOR_BYTES)
+        header_size = len(self._next_header(self._segment_bytes))
+        return max(self._segment_bytes, header_size + batch_size + RESERVED_BYTES)
 
-    def _next_header(self) -> bytearray:
+    def _next_header(self, size: int) -> bytearray:
         header = segment_header(
-            self._segment_id + 1, self._identity, self._state, self._identity.cluster_id
+            self._segment_id + 1, self._identity, self._state, self._identity.cluster_id, size
         )
         return encode_segment_header(header, self._lsn)
 
@@ -168,14 +172,16 @@ class SegmentWriter:
         """Go on in a new segment of at least this size."""
         self._sync()
         raw_path, handle, raw_size = self.spare.take(size)
-        header = self._next_header()
+        header = self._next_header(raw_size)
         write_all(self._files, handle, header, 0)
         self._timed_sync(handle)
-        self._segment_id += 1
-        name = segment_file_name(self._segment_id)
+        name = segment_file_name(self._segment_id + 1)
         self._files.rename(raw_path, os.path.join(self._directory, name))
         self._files.fsync_dir(self._directory)
+        self._write_batch([CLOSED_MARKER])
+        self._sync()
         self._files.close(self._handle)
+        self._segment_id += 1
         self._handle, self._size, self._offset = handle, raw_size, len(header)
         state = self._state
         self._segments.append(SegmentFile(self._segment_id, state.last_index, state.last_term))

@@ -35,7 +35,9 @@ class LocalServer:
         self.config = config
         self.failure: BaseException | None = None
         files, loop = FileSystem(), asyncio.get_running_loop()
-        self._data_dir = DataDir.open(config.data_dir, config.replica_id, files)
+        self._data_dir = DataDir.open(
+            config.data_dir, config.replica_id, files, members=config.peers
+        )
         self._executor = ThreadExecutor(loop)
         self.wal = Wal.open(
             self._data_dir.wal_path,
@@ -44,6 +46,7 @@ class LocalServer:
             identity=self._data_dir.uuid,
             replica_id=config.replica_id,
             cluster_id=self._data_dir.cluster_id,
+            synced_lsn=self._data_dir.synced_lsn,
             segment_bytes=SEGMENT_BYTES,
             on_synced=lambda lsn: self.replica.on_synced(lsn),
             on_failed=lambda error: self.replica.on_wal_failed(error),
@@ -88,6 +91,7 @@ class LocalServer:
             self.wal.close(closed.set)
             await closed.wait()
         self._executor.close(timeout_seconds=5)
+        self._data_dir.set_synced_lsn(self.wal.synced_lsn)
         self._data_dir.close()
 
 

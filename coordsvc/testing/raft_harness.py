@@ -21,6 +21,8 @@ from coordsvc.raft.settings import ReplicaSettings
 from coordsvc.testing.manual_wal import ManualWal, voter_wal
 
 NOWHERE = ("127.0.0.1", 1)
+PUMPS_MAX = 5_000
+"""Exchanges in one instant; that many mean two replicas that do not come to an end."""
 PAYLOAD = b"\x00"
 """First byte of a regular entry's payload."""
 
@@ -246,7 +248,7 @@ class RaftCluster:
 
     def pump(self, *, sync: bool = True) -> None:
         """Delivers in order, and syncs, until nothing is under way."""
-        while True:
+        for _ in range(PUMPS_MAX):
             progress = bool(self.frames)
             batch, self.frames = self.frames, []
             for frame in batch:
@@ -259,6 +261,7 @@ class RaftCluster:
                 progress = (sync and host.wal.sync()) or progress
             if not progress and not self.frames:
                 return
+        raise AssertionError("they go on sending each other the same for ever")
 
     def run(self, seconds: float, step_s: float = 0.01) -> None:
         """A healthy network and healthy disks for so long."""

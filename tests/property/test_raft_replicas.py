@@ -20,7 +20,7 @@ import pytest
 from coordsvc.core.commands import DataSet, Reply
 from coordsvc.errors import NoQuorumError, OutcomeUnknownError
 from coordsvc.raft.messages import Forward, Message, ReadIndex, ReadIndexReply, Round, RoundReply
-from coordsvc.testing.raft_harness import ManualWal
+from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.raft_simulation import DISK_S, Simulation
 
 LOSABLE = (Forward, ReadIndex, ReadIndexReply, Round, RoundReply)

@@ -26,8 +26,9 @@ from coordsvc.raft.journal import WalJournal
 from coordsvc.raft.messages import AppendReply, RequestVote, ResponseVote
 from coordsvc.raft.node import RaftNode
 from coordsvc.raft.settings import ReplicaSettings
+from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.raft_checker import BrokenPromise, Checker
-from coordsvc.testing.raft_harness import NOWHERE, ManualWal, RaftCluster, RaftHost
+from coordsvc.testing.raft_harness import NOWHERE, RaftCluster, RaftHost
 
 
 class Shape(NamedTuple):

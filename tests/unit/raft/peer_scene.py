@@ -47,7 +47,7 @@ class Member:
         """Peers that hold less than they acknowledged, as this one judges."""
         self.told_forgotten_by: list[int] = []
         self.linked: dict[int, LinkInfo] = {}
-        self.ups = 0
+        self.ups = self.downs = 0
         self.heard: list[tuple[int, int, Message]] = []
         self.faults: list[BaseException] = []
         self.on_message: Callable[[Message], None] = lambda message: None
@@ -83,6 +83,7 @@ class Member:
         self.linked[peer] = info
 
     def link_down(self, peer: int) -> None:
+        self.downs += 1
         del self.linked[peer]
 
     def received(self, peer: int, term: int, message: Message) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coordsvc.raft.journal import FIRST_BASE, WalJournal
 from coordsvc.storage.wal_format import Kind
-from coordsvc.testing.raft_harness import ManualWal
+from coordsvc.testing.manual_wal import ManualWal
 
 
 def make(wal: ManualWal | None = None) -> tuple[WalJournal, ManualWal]:

@@ -25,7 +25,8 @@ from coordsvc.raft.messages import (
     decode_message,
 )
 from coordsvc.raft.outbox import Outbox
-from coordsvc.testing.raft_harness import Frame, ManualWal, RaftCluster, RaftHost
+from coordsvc.testing.manual_wal import ManualWal
+from coordsvc.testing.raft_harness import Frame, RaftCluster, RaftHost
 
 Told = list[tuple[int, int, Message]]
 

@@ -282,6 +282,25 @@ def test_stopping_answers_everybody() -> None:
         assert isinstance(proposed.exception(), OutcomeUnknownError)
 
 
+def test_a_hand_over_under_load_stops_adding_and_succeeds() -> None:
+    """The successor must hold everything, which it never would while more is added."""
+    with ready() as simulation:
+        first = simulation.leader_id
+        replica = simulation.replica(first)
+        futures = [simulation.write(first)]
+        simulation.run_for(0.01)
+        task = simulation.processes[first].loop.create_task(replica.hand_over())
+        start = simulation.loop.now
+        while not task.done():
+            futures.append(simulation.write(first))
+            simulation.run_for(0.0003)
+        assert task.result() is True
+        assert simulation.loop.now - start < 0.3
+        simulation.run_until(lambda: all(future.done() for future in futures))
+        assert tally(futures) == (len(futures), 0)
+        assert simulation.leader_id != first
+
+
 def test_a_hand_over_to_nobody_is_given_up() -> None:
     with ready() as simulation:
         first = simulation.leader_id

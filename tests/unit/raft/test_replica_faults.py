@@ -97,6 +97,20 @@ def test_a_lost_registration_is_sent_again() -> None:
         assert len(lost) == 4
 
 
+def test_a_write_lost_with_its_connection_is_sent_again_on_the_next() -> None:
+    """At once, in the same term: not when its lack of progress is noticed."""
+    with ready() as simulation:
+        leader, follower = simulation.leader_id, simulation.follower_ids[0]
+        term = simulation.replica(leader).term
+        futures = [simulation.write(follower) for _ in range(3)]
+        simulation.run_for(0.0002)  # They are under way.
+        simulation.fabric.disconnect(leader, follower)
+        took = simulation.run_until(lambda: all(future.done() for future in futures))
+        assert took < 0.5, f"{took:.3f} s"
+        assert tally(futures) == (3, 0)
+        assert simulation.replica(leader).term == term
+
+
 def test_copies_released_a_thousand_numbers_later_change_nothing() -> None:
     with ready() as simulation:
 

@@ -17,8 +17,8 @@ from coordsvc.core.machine import Machine
 from coordsvc.raft.hooks import Hooks
 from coordsvc.raft.replica import Replica
 from coordsvc.raft.settings import ReplicaSettings
+from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.ports import free_port
-from coordsvc.testing.raft_harness import ManualWal
 
 HOST = "127.0.0.1"
 DISK_S = 0.0005

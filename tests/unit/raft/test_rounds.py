@@ -177,6 +177,16 @@ def test_with_a_long_way_to_the_peers_those_who_ask_share_a_round() -> None:
     assert len(told) > 3000 and all(told)
 
 
+def test_what_was_under_way_in_an_earlier_term_does_not_fill_the_next() -> None:
+    rounds = leading()
+    for turn in range(2 * UNDER_WAY_MAX):
+        begin(rounds, 10.0 + turn)
+    rounds.begin_term()
+    begin(rounds, 500.0)
+    rounds.confirm(lambda leads: None)
+    assert rounds.begin_due(500.001, False), "somebody waits, and there is room"
+
+
 def test_a_caller_may_ask_again_from_its_answer() -> None:
     rounds = leading()
     told: list[bool] = []

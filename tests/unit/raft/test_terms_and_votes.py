@@ -19,7 +19,8 @@ from coordsvc.raft.messages import (
     TimeoutNow,
 )
 from coordsvc.raft.node import RETRY_S, TwoLeadersError
-from coordsvc.testing.raft_harness import RaftCluster, RaftHost, voter_wal
+from coordsvc.testing.manual_wal import voter_wal
+from coordsvc.testing.raft_harness import RaftCluster, RaftHost
 from tests.unit.raft.raft_scene import heartbeat_of, settled, silence
 
 # ---------------------------------------------------------------------- terms

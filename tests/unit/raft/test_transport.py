@@ -86,7 +86,8 @@ async def test_a_lower_ids_connection_replaces_a_higher_ones(cluster: Cluster) -
     for _ in range(20):
         await asyncio.sleep(0)
     assert [one.network._links[2].dialled_by(), two.network._links[1].dialled_by()] == [1, 1]
-    assert 2 in one.linked and 1 in two.linked, "a replaced connection is not a lost peer"
+    assert 2 in one.linked and 1 in two.linked
+    assert one.downs == two.downs == 0, "a replaced connection is not a lost peer"
 
 
 async def test_a_broken_connection_is_told_and_made_again(cluster: Cluster) -> None:

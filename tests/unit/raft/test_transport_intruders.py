@@ -97,6 +97,27 @@ async def test_who_is_dialled_must_be_who_answers(cluster: Cluster) -> None:
     assert one.ups == three.ups == 0
 
 
+async def test_who_answers_as_another_is_refused(cluster: Cluster) -> None:
+    """Also when that one does not mind."""
+    one = await cluster.start(1)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stranger = Stranger(reader, writer)
+        assert isinstance(await stranger.read_handshake(), Hello)
+        stranger.write(encode_handshake(Member(3, cluster.ports).hello(1)))
+        stranger.write(encode_handshake(Verdict(True, False, "")))
+        verdicts.append(await stranger.read_handshake())
+        writer.close()
+
+    verdicts: list[Handshake] = []
+    server = await asyncio.start_server(answer, HOST, cluster.ports[2])
+    await one.network._dial_once(2)
+    await wait_for(lambda: bool(verdicts))
+    server.close()
+    assert verdicts == [Verdict(False, False, "replica 3 answered instead of 2")]
+    assert one.ups == 0
+
+
 def garbage(size: int) -> bytes:
     return random.Random(7).randbytes(size)
 
@@ -278,6 +299,16 @@ async def test_a_message_against_the_rules_costs_the_connection(cluster: Cluster
     assert await stranger.is_closed()
     assert len(one.heard) == 1, "what follows on that connection is not heard"
     assert one.faults == []
+
+
+async def test_nothing_is_heard_on_a_connection_that_was_closed_meanwhile(
+    cluster: Cluster,
+) -> None:
+    one, stranger = await shaken(cluster)
+    one.on_message = lambda message: one.network._links[2].close()
+    stranger.write(encode_frame(1, Round(1)) + encode_frame(1, Round(2)))
+    assert await stranger.is_closed()
+    assert len(one.heard) == 1
 
 
 async def test_a_bug_met_in_a_message_is_reported_upwards(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from coordsvc.errors import InternalError, NoQuorumError
 from coordsvc.exit_status import ExitStatus
-from coordsvc.raft.replica import SilentDiskError
+from coordsvc.raft.replica_types import SilentDiskError
 from coordsvc.server.failures import FatalErrors, StartRefusedError, status_of_failure
 from coordsvc.server.pipeline import Pipeline
 from coordsvc.storage.errors import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
 
@@ -19,10 +20,11 @@ from coordsvc.testing.manual_loop import ManualExecutor
 
 PATH = "/srv/data"
 META = PATH + "/META"
+SEGMENT = PATH + "/wal/0000000000000001.wal"
 
 
-def open_dir(disk: FakeDisk, replica_id: int = 1) -> DataDir:
-    return DataDir.open(PATH, replica_id, disk)
+def open_dir(disk: FakeDisk, replica_id: int = 1, members: Iterable[int] = ()) -> DataDir:
+    return DataDir.open(PATH, replica_id, disk, members=members)
 
 
 def open_log(disk: FakeDisk, data_dir: DataDir) -> Wal:
@@ -32,6 +34,7 @@ def open_log(disk: FakeDisk, data_dir: DataDir) -> Wal:
         executor=ManualExecutor(),
         identity=data_dir.uuid,
         replica_id=data_dir.replica_id,
+        synced_lsn=data_dir.synced_lsn,
         on_synced=lambda lsn: None,
         on_failed=lambda error: None,
         segment_bytes=8192,
@@ -75,6 +78,77 @@ def test_another_replicas_directory_is_refused() -> None:
         open_dir(disk.kill(), replica_id=2)
 
 
+@pytest.mark.parametrize("others", [(), (1,), (1, 2), (1, 2, 4), (1, 2, 3, 4)])
+def test_a_directory_of_other_members_is_refused(others: tuple[int, ...]) -> None:
+    """Above all a member of three that is started alone: it would be its own majority."""
+    disk = FakeDisk()
+    open_dir(disk, members=(3, 1, 2)).close()
+    named = ", ".join(map(str, others or (1,)))
+    with pytest.raises(
+        DataDirRefusedError,
+        match=f"of the replicas 1, 2, 3; this start .* of the replicas {named}. Start with the",
+    ):
+        open_dir(disk, members=others)
+    open_dir(disk, members={2: "host:2", 1: "host:1", 3: "host:3"}).close()
+
+
+def test_a_cluster_of_one_stays_one() -> None:
+    disk = FakeDisk()
+    open_dir(disk).close()
+    assert decode_meta(disk.read(META), META).members == (1,)
+    open_dir(disk, members=(1,)).close()
+    with pytest.raises(DataDirRefusedError, match="of the replicas 1; this start"):
+        open_dir(disk, members=(1, 2, 3))
+
+
+def test_a_meta_that_names_no_members_is_refused() -> None:
+    disk = FakeDisk()
+    open_dir(disk).close()
+    body = b'{"format": 1, "replica_id": 1, "uuid": "%s", "has_log": true}' % (b"00" * 16)
+    disk.put(META, b"coordsvc-meta %08x\n%s" % (crc32(body), body))
+    with pytest.raises(CorruptionError, match="members"):
+        open_dir(disk)
+
+
+def write_and_close(disk: FakeDisk, payload: bytes) -> None:
+    """A start, a write, a clean stop."""
+    data_dir = open_dir(disk)
+    wal = open_log(disk, data_dir)
+    wal.append_entry(payload, len(wal.recovered.entries) + 1, 1)
+    executor = wal._executor
+    assert isinstance(executor, ManualExecutor)
+    wal.close(lambda: data_dir.set_synced_lsn(wal.synced_lsn))
+    executor.run_all()
+    data_dir.close()
+
+
+def test_after_a_clean_stop_a_log_that_ends_earlier_is_refused() -> None:
+    disk = FakeDisk()
+    write_and_close(disk, b"first")
+    older = disk.read(SEGMENT)
+    write_and_close(disk, b"second")
+    assert open_dir(disk.power_cut()).synced_lsn == 2
+    with_older = disk.power_cut()
+    with_older.put(SEGMENT, older)
+    zeroed_tail = disk.power_cut()
+    zeroed_tail.put(SEGMENT, disk.read(SEGMENT)[:1024].ljust(len(older), b"\0"))
+    for lost in (with_older, zeroed_tail):
+        with pytest.raises(CorruptionError, match="ends at LSN 1, but had been synced up to 2"):
+            open_log(lost, open_dir(lost))
+    assert len(open_log(disk, open_dir(disk)).recovered.entries) == 2
+
+
+def test_how_far_the_log_was_synced_never_falls() -> None:
+    disk = FakeDisk()
+    data_dir = open_dir(disk)
+    data_dir.set_synced_lsn(7)
+    data_dir.set_synced_lsn(5)
+    assert open_dir(disk.power_cut()).synced_lsn == 7
+    before = len(disk.operations)
+    data_dir.set_synced_lsn(7)
+    assert len(disk.operations) == before, "nothing to write"
+
+
 def test_another_clusters_directory_is_refused() -> None:
     data_dir = open_dir(FakeDisk())
     data_dir.set_cluster_id(b"a" * 16)
@@ -114,7 +188,7 @@ def test_a_missing_meta_or_log_is_no_new_directory() -> None:
     with pytest.raises(CorruptionError, match="META is damaged at byte 0: it is missing"):
         open_dir(without_meta)
     without_log = disk.kill()
-    without_log.unlink(PATH + "/wal/0000000000000001.wal")
+    without_log.unlink(SEGMENT)
     with pytest.raises(CorruptionError, match="the log is missing"):
         open_dir(without_log)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -30,10 +31,12 @@ from coordsvc.core.commands import (
     Write,
 )
 from coordsvc.storage.data_dir import DataDir
-from coordsvc.storage.errors import DiskError
+from coordsvc.storage.errors import DiskError, StorageError
 from coordsvc.storage.files import FileSystem
 from coordsvc.storage.inspect import InspectReport, inspect, render_text, to_dict
+from coordsvc.storage.meta import META_FORMAT, decode_meta, encode_meta
 from coordsvc.storage.wal import Wal
+from coordsvc.storage.wal_reader import check_begins
 from coordsvc.testing.fake_disk import FakeDisk
 from coordsvc.testing.manual_loop import ManualExecutor
 
@@ -70,7 +73,7 @@ ENTRY = ENTRY_PREFIX + msgspec.msgpack.encode(
 
 
 def write_log(path: str, files: FakeDisk | FileSystem) -> None:
-    data_dir = DataDir.open(path, 7, files)
+    data_dir = DataDir.open(path, 7, files, members=(5, 6, 7))
     data_dir.set_cluster_id(b"c" * 16)
     executor = ManualExecutor()
     wal = Wal.open(
@@ -89,7 +92,7 @@ def write_log(path: str, files: FakeDisk | FileSystem) -> None:
         wal.append_entry(payload, index, 5)
         wal.flush()
         executor.run_all()
-    wal.close(lambda: None)
+    wal.close(lambda: data_dir.set_synced_lsn(wal.synced_lsn))
     executor.run_all()
     data_dir.close()
 
@@ -107,6 +110,8 @@ def test_everything_is_shown() -> None:
     report = inspected(disk)
     log = report.log
     assert report.meta is not None and report.meta.replica_id == 7
+    assert report.meta.members == (5, 6, 7) and report.meta.synced_lsn == 9
+    assert "members         5, 6, 7\n" in render_text(report)
     assert (log.base_index, log.last_index, log.entries_count) == (1, 8, 7)
     assert (log.term, log.voted_for, log.voter, log.last_term) == (5, "2", True, 5)
     assert not log.ambiguous_cut and report.problems == ()
@@ -180,6 +185,92 @@ def test_a_damaged_or_missing_file_does_not_stop_it(name: str) -> None:
     assert render_text(report)
 
 
+def would_start(disk: FakeDisk) -> bool:
+    try:
+        data_dir = DataDir.open(PATH, 7, disk, members=(5, 6, 7))
+        wal = Wal.open(
+            data_dir.wal_path,
+            files=disk,
+            executor=ManualExecutor(),
+            identity=data_dir.uuid,
+            replica_id=7,
+            cluster_id=data_dir.cluster_id,
+            synced_lsn=data_dir.synced_lsn,
+            on_synced=lambda lsn: None,
+            on_failed=lambda error: None,
+            segment_bytes=8192,
+        )
+        check_begins(data_dir.wal_path, wal.recovered)
+    except StorageError:
+        return False
+    return True
+
+
+def without(disk: FakeDisk, segment_id: int) -> FakeDisk:
+    disk.unlink(SEGMENT.replace("1.wal", f"{segment_id}.wal"))
+    return disk
+
+
+def with_last(disk: FakeDisk, change: Callable[[bytes], bytes]) -> FakeDisk:
+    path = SEGMENT.replace("1.wal", "3.wal")
+    disk.put(path, change(disk.read(path)))
+    return disk
+
+
+def with_newer_meta(disk: FakeDisk) -> FakeDisk:
+    meta = decode_meta(disk.read(PATH + "/META"), PATH)
+    disk.put(PATH + "/META", encode_meta(msgspec.structs.replace(meta, format=META_FORMAT + 1)))
+    return disk
+
+
+def with_cut_end(disk: FakeDisk) -> FakeDisk:
+    return with_last(disk, lambda data: data.rstrip(b"\0").ljust(len(data) - 1, b"\0") + b"x")
+
+
+LOSSES: dict[str, tuple[Callable[[FakeDisk], FakeDisk], str]] = {
+    "nothing": (lambda disk: disk, ""),
+    "an incomplete write": (with_cut_end, ""),
+    "first segment": (lambda disk: without(disk, 1), "its first entry follows entry 5"),
+    "middle segment": (lambda disk: without(disk, 2), "the segment before it"),
+    "last segment": (lambda disk: without(disk, 3), "the segment after it"),
+    "last segment shortened": (
+        lambda disk: with_last(disk, lambda data: data[:1024]),
+        "the file has 1024 bytes",
+    ),
+    "last segment emptied": (
+        lambda disk: with_last(disk, lambda data: b""),
+        "header is unreadable",
+    ),
+    "tail zeroed": (
+        lambda disk: with_last(disk, lambda data: data[:512] + bytes(len(data) - 512)),
+        "had been synced up to 9",
+    ),
+    "newer format": (with_newer_meta, "has format 2"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_has_no_problem_exactly_with_what_a_start_accepts(loss: str) -> None:
+    disk = FakeDisk()
+    write_log(PATH, disk)
+    spoil, problem = LOSSES[loss]
+    disk = spoil(disk.kill())
+    report = inspected(disk)
+    assert would_start(disk) == (report.problems == ()) == (problem == "")
+    assert len(report.problems) <= 1 and all(problem in text for text in report.problems)
+
+
+def test_a_segment_that_a_running_replica_has_just_begun_is_not_missed() -> None:
+    class Late(FakeDisk):
+        def list_dir(self, dir_path: str) -> list[str]:
+            return [name for name in super().list_dir(dir_path) if not name.endswith("3.wal")]
+
+    disk = Late()
+    write_log(PATH, disk)
+    report = inspected(disk)
+    assert report.problems == () and report.log.last_index == 8
+
+
 def test_an_empty_directory_and_none() -> None:
     disk = FakeDisk()
     disk.make_dir(PATH)
@@ -192,7 +283,7 @@ def test_it_says_who_has_the_directory_open(tmp_path: Path) -> None:
     files = FileSystem()
     write_log(str(tmp_path), files)
     assert inspect(str(tmp_path)).in_use_by == 0
-    data_dir = DataDir.open(str(tmp_path), 7, files)
+    data_dir = DataDir.open(str(tmp_path), 7, files, members=(5, 6, 7))
     if Path("/proc/locks").exists():
         report = inspect(str(tmp_path))
         assert report.in_use_by == os.getpid()

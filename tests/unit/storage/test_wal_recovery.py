@@ -13,6 +13,8 @@ import pytest
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError
 from coordsvc.storage.wal import MARKER_DELAY_SECONDS, Wal
 from coordsvc.storage.wal_format import HEADER_BYTES, RECORD_BYTES, SECTOR_BYTES
+from coordsvc.storage.wal_reader import Identity
+from coordsvc.storage.wal_recovery import create_log
 from coordsvc.testing.fake_disk import DirtySector, FakeDisk, SimulatedCrash
 from coordsvc.testing.manual_loop import ManualExecutor
 from tests.unit.storage.wal_bench import DIRECTORY, SEGMENT_BYTES, UUID, Bench, segment_path
@@ -215,6 +217,56 @@ def test_a_refused_start_changes_nothing() -> None:
     with pytest.raises(CorruptionError):
         Bench(disk)
     assert disk.operations == []
+
+
+def test_a_log_of_another_length_is_refused() -> None:
+    """Its space was taken, and synced, before its first record: no crash shortens it."""
+    bench = marked_bench()
+    data = bench.disk.read(SEGMENT)
+    assert len(data) == SEGMENT_BYTES
+    boundaries = range(0, SEGMENT_BYTES, SECTOR_BYTES)
+    for length in [1, 100, *boundaries, batch_end(bench) + 1, SEGMENT_BYTES - 1]:
+        disk = bench.disk.kill()
+        disk.put(SEGMENT, data[:length])
+        with pytest.raises(CorruptionError):
+            Bench(disk)
+        assert disk.operations == []
+    longer = bench.disk.kill()
+    longer.put(SEGMENT, data + bytes(SECTOR_BYTES))
+    with pytest.raises(CorruptionError, match="has 16896 bytes, it was created with 16384"):
+        Bench(longer)
+
+
+def test_a_log_whose_beginning_is_zero_is_refused() -> None:
+    bench = marked_bench()
+    data = bench.disk.read(SEGMENT)
+    for zeros in (SECTOR_BYTES, 4 * SECTOR_BYTES, len(data)):
+        disk = bench.disk.kill()
+        disk.put(SEGMENT, bytes(zeros) + data[zeros:])
+        with pytest.raises(CorruptionError, match="header is unreadable"):
+            Bench(disk)
+
+
+def test_a_log_that_was_not_preallocated_yet_has_its_length_too() -> None:
+    disk = FakeDisk()
+    create_log(DIRECTORY, disk, Identity(UUID, 1))
+    Bench(disk.power_cut())
+    disk.put(SEGMENT, disk.read(SEGMENT) + bytes(SECTOR_BYTES))
+    with pytest.raises(CorruptionError, match="created with 512"):
+        Bench(disk)
+
+
+def test_a_log_that_ends_before_what_is_known_to_be_synced_is_refused() -> None:
+    bench = marked_bench()
+    data = bench.disk.read(SEGMENT)
+    Bench(bench.disk.kill(), synced_lsn=2)
+    for end, lsn in ((1, 0), (2, 1)):  # the header's sector, and the first write's
+        disk = bench.disk.kill()
+        disk.put(SEGMENT, data[: end * SECTOR_BYTES].ljust(len(data), b"\0"))
+        assert Bench(disk.kill(), synced_lsn=lsn).wal.end_lsn == lsn
+        with pytest.raises(CorruptionError, match=f"ends at LSN {lsn}, .* synced up to 2"):
+            Bench(disk, synced_lsn=2)
+        assert disk.operations == []
 
 
 def test_restarts_do_not_add_to_the_log() -> None:

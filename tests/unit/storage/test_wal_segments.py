@@ -9,11 +9,11 @@ import pytest
 from coordsvc.storage import wal_spare
 from coordsvc.storage.errors import CorruptionError, DiskError, DiskFullError
 from coordsvc.storage.wal_format import SECTOR_BYTES
-from coordsvc.testing.fake_disk import FakeDisk, SimulatedCrash
+from coordsvc.testing.fake_disk import FakeDisk, Operation, SimulatedCrash
 from tests.unit.storage.wal_bench import DIRECTORY, SEGMENT_BYTES, Bench, segment_path
 
-ROOM = SEGMENT_BYTES - 2 * SECTOR_BYTES
-"""What records can take of a segment: all but its header and the place for a marker."""
+ROOM = SEGMENT_BYTES - 3 * SECTOR_BYTES
+"""What records can take of a segment: all but its header and the places for two markers."""
 
 
 def fill(bench: Bench, segments: int) -> None:
@@ -36,7 +36,8 @@ def test_the_log_moves_on_and_reads_back() -> None:
     assert not bench.reopen(bench.disk.kill()).wal.recovered.ambiguous_cut
 
 
-def test_a_crash_at_every_step_of_a_switch() -> None:
+@pytest.mark.parametrize("torn_write_bytes", [300, 30])
+def test_a_crash_at_every_step_of_a_switch(torn_write_bytes: int) -> None:
     """One group that crosses into the next segment, with a kill and power cuts at each step."""
 
     def prepare() -> Bench:
@@ -52,13 +53,16 @@ def test_a_crash_at_every_step_of_a_switch() -> None:
     steps = 0
     while True:
         bench = prepare()
-        bench.disk.crash_at(len(bench.disk.operations) + steps, torn_write_bytes=300)
+        bench.disk.crash_at(len(bench.disk.operations) + steps, torn_write_bytes)
         try:
             bench.executor.run_all()
             break
         except SimulatedCrash:
             steps += 1
-        bench.reopen(bench.disk.kill())
+        for disk in (bench.disk.kill(), bench.reopen(bench.disk.kill()).disk.power_cut()):
+            again = bench.reopen(disk)
+            again.write(b"goes on")
+            again.reopen(again.disk.power_cut())
         sectors = bench.disk.dirty_sectors()
         for names in range(bench.disk.unsynced_names + 1):
             for kept in ([], sectors, sectors[::2], sectors[1::2]):
@@ -98,7 +102,7 @@ def test_an_entry_as_large_as_a_segment_or_larger(size: int) -> None:
 
 def test_a_group_of_many_segments() -> None:
     bench = Bench()
-    bench.write(*[b"m" * 5000] * 20)
+    bench.write(*[b"m" * 4800] * 20)
     assert bench.synced == [20] and bench.wal.statistics().segments == 7
     bench.reopen(bench.disk.power_cut())
 
@@ -221,11 +225,107 @@ def test_a_header_is_never_a_torn_write() -> None:
 def test_missing_segments_are_refused() -> None:
     bench = Bench()
     fill(bench, 4)
-    for segment_id in (2, 3):
+    for segment_id in (2, 3, 4):
         disk = bench.disk.kill()
         disk.unlink(segment_path(segment_id))
-        with pytest.raises(CorruptionError, match="is missing"):
+        with pytest.raises(CorruptionError, match=f"{segment_path(segment_id)[-20:]}, is missing"):
             Bench(disk)
+
+
+def crash_in_switch(operation: str, file_path: str) -> Bench:
+    """A process killed at this operation, the first on the file after the next segment's rename."""
+    bench = Bench()
+    bench.write(b"a" * (ROOM - 3000))
+    bench.append(b"b" * 3000)
+    bench.wal.flush()
+    has_name = False
+
+    def before(at: Operation) -> None:
+        nonlocal has_name
+        if has_name and (at.name, at.file_path) == (operation, file_path):
+            raise SimulatedCrash(at)
+        has_name = has_name or at.name == "rename"
+
+    bench.disk.before_operation = before
+    with pytest.raises(SimulatedCrash):
+        bench.executor.run_all()
+    return bench
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "fdatasync"])
+def test_a_start_closes_the_older_segment_when_a_crash_left_it_open(operation: str) -> None:
+    """Also when it seems closed, but the marker is in the page cache only."""
+    bench = crash_in_switch(operation, segment_path(1))
+    again = bench.reopen(bench.disk.kill())
+    again.write(b"first in the second one")
+    again = again.reopen(again.disk.power_cut())
+    assert again.wal.statistics().segments == 2
+    disk = again.disk.power_cut()
+    disk.unlink(segment_path(2))
+    with pytest.raises(CorruptionError, match="the segment after it"):
+        Bench(disk)
+
+
+@pytest.mark.parametrize("written", range(0, 80, 3))
+def test_a_torn_closing_marker_is_written_again(written: int) -> None:
+    bench = crash_in_switch("pwrite", segment_path(1))
+    closed = Bench(bench.disk.kill()).disk.read(segment_path(1))
+    end = len(closed.rstrip(b"\0")) // SECTOR_BYTES * SECTOR_BYTES
+    disk = bench.disk.kill()
+    disk.put(segment_path(1), closed[: end + written].ljust(len(closed), b"\0"))
+    again = bench.reopen(disk)
+    assert not again.wal.recovered.ambiguous_cut
+    assert again.disk.power_cut().read(segment_path(1)) == closed
+    disk.put(segment_path(1), closed[: end + SECTOR_BYTES].ljust(len(closed), b"x"))
+    with pytest.raises(CorruptionError, match="a closed segment was changed"):
+        Bench(disk)
+
+
+def test_a_closed_segment_that_lost_its_marker_is_refused() -> None:
+    bench = Bench()
+    fill(bench, 2)
+    data = bench.disk.read(segment_path(1))
+    end = len(data.rstrip(b"\0")) // SECTOR_BYTES * SECTOR_BYTES
+    disk = bench.disk.kill()
+    disk.put(segment_path(1), data[:end].ljust(len(data), b"\0"))
+    with pytest.raises(CorruptionError, match="the marker that closed it") as raised:
+        Bench(disk)
+    assert raised.value.file_path == segment_path(1) and disk.operations == []
+
+
+def test_there_is_room_for_the_closing_marker_whatever_came_before() -> None:
+    """A segment filled to the last byte, marked while idle, opened again, and left."""
+    for size in range(ROOM - 61 - 4 * SECTOR_BYTES, ROOM - 60, SECTOR_BYTES // 2):
+        bench = Bench()
+        bench.write(b"a" * size)
+        bench.timers.advance(1.0)
+        bench.executor.run_all()
+        bench.write(b"b" * SECTOR_BYTES)
+        bench = bench.reopen(bench.disk.power_cut())
+        for _ in range(3):
+            bench.write(b"c" * SECTOR_BYTES)
+            bench.timers.advance(1.0)
+            bench.executor.run_all()
+        assert not bench.failures
+        again = bench.reopen(bench.disk.power_cut())
+        assert again.wal.statistics().segments == 2 and not again.wal.recovered.ambiguous_cut
+
+
+def test_a_segment_of_another_length_is_refused() -> None:
+    """The last one, those before it, and one made larger for its first entry."""
+    bench = Bench()
+    bench.write(b"small")
+    bench.write(b"L" * 2 * SEGMENT_BYTES)
+    bench.write(b"small")
+    for segment_id in (1, 2, 3):
+        data = bench.disk.read(segment_path(segment_id))
+        assert (len(data) > SEGMENT_BYTES) == (segment_id == 2)
+        for content in (b"", data[: 2 * SECTOR_BYTES], data[:-1], data + b"\0"):
+            disk = bench.disk.kill()
+            disk.put(segment_path(segment_id), content)
+            with pytest.raises(CorruptionError) as raised:
+                Bench(disk)
+            assert raised.value.file_path == segment_path(segment_id)
 
 
 def test_an_older_copy_of_a_closed_segment_is_refused() -> None:

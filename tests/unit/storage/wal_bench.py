@@ -49,6 +49,7 @@ class Bench:
         changes: list[Change] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         uuid: bytes = UUID,
+        synced_lsn: int = 0,
     ) -> None:
         self.disk = disk or FakeDisk()
         self.executor = ManualExecutor()
@@ -65,6 +66,7 @@ class Bench:
             on_synced=self.synced.append,
             on_failed=self.failures.append,
             segment_bytes=segment_bytes,
+            synced_lsn=synced_lsn,
             call_later=self.timers.call_later,
             clock=self.timers.clock,
         )
@@ -113,7 +115,8 @@ class Bench:
         """Open what a crash left, and check that it is a state this log went through, no older than
         what was acknowledged."""
         acknowledged = self.wal.synced_lsn
-        again = Bench(disk, self.changes, **{"segment_bytes": SEGMENT_BYTES, **options})
+        known = {"segment_bytes": SEGMENT_BYTES, "synced_lsn": acknowledged}
+        again = Bench(disk, self.changes, **{**known, **options})
         lsn = again.wal.end_lsn
         assert acknowledged <= lsn <= len(self.changes), "an acknowledged record is gone"
         assert_holds(again.wal.recovered, self.expected(lsn))
