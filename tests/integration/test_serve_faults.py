@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,3 +125,34 @@ def test_a_data_dir_in_use_or_of_another_replica(make_cluster: object, tmp_path:
         status, output, _ = serve(*elsewhere, "--replica-id", "2")
         assert status == ExitStatus.DATA_DIR_REFUSED, output
         assert "Traceback" not in output
+
+
+def test_a_member_of_three_does_not_serve_alone(
+    make_cluster: Callable[..., LocalCluster],
+) -> None:
+    """It would lead itself, beside the others: both would acknowledge."""
+    cluster = make_cluster(3)
+    cluster.start()
+    assert cluster.stop() == {1: 0, 2: 0, 3: 0}
+    data_dir = str(cluster.replicas[1].data_dir)
+    status, output, _ = serve("--data-dir", data_dir, "--listen", f"127.0.0.1:{free_port()}")
+    assert status == ExitStatus.DATA_DIR_REFUSED, output
+    assert "1, 2, 3" in output or "[1, 2, 3]" in output, output
+
+
+def test_a_log_that_lost_its_end_is_not_served(make_cluster: Callable[..., LocalCluster]) -> None:
+    """Zeros look like the unused rest of a segment; the data directory remembers that more was
+    synced."""
+    cluster = make_cluster(1)
+    cluster.start()
+    assert cluster.stop() == {1: 0}
+    data_dir = Path(cluster.replicas[1].data_dir)
+    (segment,) = data_dir.glob("wal/*.wal")
+    size = segment.stat().st_size
+    os.truncate(segment, 1024)
+    os.truncate(segment, size)
+    status, output, _ = serve(
+        "--data-dir", str(data_dir), "--listen", f"127.0.0.1:{free_port()}"
+    )
+    assert status == ExitStatus.CORRUPTION, output
+    assert str(segment.parent) in output, output

@@ -1,4 +1,4 @@
-"""What a peer acknowledged to this process, held against what it says to hold when it comes back."""
+"""What a peer acknowledged to this process, held against what it says it holds on its return."""
 
 from __future__ import annotations
 

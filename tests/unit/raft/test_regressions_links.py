@@ -234,6 +234,25 @@ def test_a_read_lost_with_a_connection_is_asked_again_when_the_leader_is_heard_a
         assert read.exception() is None
 
 
+@pytest.mark.parametrize("kind", [Forward, ReadIndex])
+def test_what_a_replaced_connection_carried_is_said_again_at_once(kind: type[Message]) -> None:
+    """Two connections of one pair may cross: one is dropped, and neither side is told of a loss."""
+    with ready() as simulation:
+        simulation.run_for(0.5)
+        leader, follower = simulation.leader_id, simulation.follower_ids[0]
+        events = simulation.processes[follower].network.events
+        hello = simulation.processes[leader].network.events.hello(follower)
+        lose(simulation, kind)
+        write = simulation.write(follower)
+        read = simulation.replica(follower).read_index(simulation.loop.now + 5.0)
+        simulation.run_for(0.02)
+        assert not (write.done() and read.done())
+        simulation.fabric.fate = lambda source, target, message: [0.0]
+        events.link_up(leader, LinkInfo(hello.uuid, hello.process, forgotten=False))
+        simulation.run_until(lambda: write.done() and read.done(), limit_s=0.1)
+        assert write.exception() is None and read.exception() is None
+
+
 # ---------------------------------------------------------------------- names
 
 

@@ -34,20 +34,27 @@ from tests.unit.raft.replica_scene import ready, version
 # ---------------------------------------------------------------------- slow disks
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("sync_s", [0.6, 1.0])
-def test_a_cluster_with_slow_disks_elects_when_its_leader_is_killed(
-    sync_s: float, seed: int
-) -> None:
-    """A candidacy that is given up before its two syncs are done costs the next one a sync more."""
-    with ready(seed=seed) as simulation:
-        assert simulation.done(simulation.write(1)).result.stat.version == 1
-        simulation.run_until_equal()
-        for replica_id in simulation.ids:
-            simulation.disk_s[replica_id] = sync_s
-        simulation.crash(simulation.leader_id)
-        simulation.run_until(lambda: simulation.leader is not None, limit_s=15.0, step_s=0.02)
-        assert version(simulation, simulation.leader_id) == 1
+def test_a_cluster_with_slow_disks_elects_when_its_leader_is_killed(sync_s: float) -> None:
+    """A candidacy that is given up before its syncs are done costs the next one a sync more."""
+    took = []
+    for seed in range(6):
+        with ready(seed=seed) as simulation:
+            assert simulation.done(simulation.write(1)).result.stat.version == 1
+            simulation.run_until_equal()
+            for replica_id in simulation.ids:
+                simulation.disk_s[replica_id] = sync_s
+            simulation.crash(simulation.leader_id)
+            elected = simulation.run_until(
+                lambda simulation=simulation: simulation.leader is not None,  # type: ignore[misc]
+                limit_s=15.0,
+                step_s=0.02,
+            )
+            took.append(elected)
+            assert version(simulation, simulation.leader_id) == 1
+    # Two candidates may split the votes; mostly the first one wins, after the candidate's sync, its
+    # voter's, and that of its first entry.
+    assert sorted(took)[2] < 4 * sync_s
 
 
 # ---------------------------------------------------------------------- many entries to send

@@ -97,15 +97,16 @@ def test_a_read_whose_question_a_deposed_leader_never_heard_is_asked_of_the_next
 # ---------------------------------------------------------------------- messages that waited
 
 
-def watch(replica: Replica, on_message: Callable[[int], None]) -> None:
-    """Calls `on_message(peer)` after each message the replica has handled."""
-    received = replica.network.events.received
+def watch(process: Process, on_message: Callable[[int], None]) -> None:
+    """Calls `on_message(peer)` after each message the process has handled."""
+    events = process.network.events
+    received = events.received
 
     def handle(peer: int, term: int, message: Message) -> None:
         received(peer, term, message)
         on_message(peer)
 
-    replica.network.events.received = handle  # type: ignore[method-assign]
+    events.received = handle  # type: ignore[method-assign]
 
 
 class Doubter:

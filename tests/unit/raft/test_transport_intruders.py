@@ -18,6 +18,8 @@ from coordsvc.raft.messages import (
     HELLO_BYTES_MAX,
     LENGTH,
     AppendEntries,
+    Handshake,
+    Hello,
     Message,
     PeerProtocolError,
     Ping,
@@ -31,7 +33,7 @@ from coordsvc.raft.transport import (
     PING_AFTER_S,
     SILENT_AFTER_S,
 )
-from tests.unit.raft.peer_scene import Cluster, Member, Stranger, wait_for
+from tests.unit.raft.peer_scene import HOST, Cluster, Member, Stranger, wait_for
 
 # ---------------------------------------------------------------------- strangers
 
