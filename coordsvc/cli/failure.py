@@ -22,7 +22,7 @@ HINTS = {
     ErrorCode.BAD_VERSION: "see its version with: coordsvc stat",
     ErrorCode.NOT_EMPTY: "delete its children first; see them with: coordsvc ls",
     ErrorCode.NO_AUTH: "this command has no identity to show",
-    ErrorCode.SESSION_EXPIRED: "its ephemerals are gone",
+    ErrorCode.SESSION_EXPIRED: "its ephemerals go with it",
     ErrorCode.NO_QUORUM: "too few replicas are up and in touch; look with: coordsvc status",
     ErrorCode.NOT_CAUGHT_UP: "the replica lags behind; try again, or other --endpoints",
     ErrorCode.SHUTTING_DOWN: "the replica is stopping; name others with --endpoints",

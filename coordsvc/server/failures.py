@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import coordsvc
 from coordsvc.errors import CoordError, InternalError
 from coordsvc.exit_status import ExitStatus
+from coordsvc.raft.applier import ClusterMismatchError, DigestMismatchError
 from coordsvc.raft.replica_types import SilentDiskError
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError
 
@@ -42,7 +43,7 @@ def status_of_failure(error: BaseException) -> ExitStatus:
     """The exit status of a process that `error` ends."""
     if isinstance(error, StartRefusedError):
         return error.status
-    if isinstance(error, CorruptionError):
+    if isinstance(error, CorruptionError | ClusterMismatchError | DigestMismatchError):
         return ExitStatus.CORRUPTION
     if isinstance(error, DataDirRefusedError):
         return ExitStatus.DATA_DIR_REFUSED

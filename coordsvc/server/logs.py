@@ -112,5 +112,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("aiohttp.access", "asyncio"):
+    for name in ("aiohttp.access", "asyncio", "grpc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A stranger's bytes on the admin port are answered with 400; each is not worth a traceback.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -151,8 +151,6 @@ def test_a_log_that_lost_its_end_is_not_served(make_cluster: Callable[..., Local
     size = segment.stat().st_size
     os.truncate(segment, 1024)
     os.truncate(segment, size)
-    status, output, _ = serve(
-        "--data-dir", str(data_dir), "--listen", f"127.0.0.1:{free_port()}"
-    )
+    status, output, _ = serve("--data-dir", str(data_dir), "--listen", f"127.0.0.1:{free_port()}")
     assert status == ExitStatus.CORRUPTION, output
     assert str(segment.parent) in output, output

@@ -9,6 +9,7 @@ import pytest
 
 from coordsvc.errors import InternalError, NoQuorumError
 from coordsvc.exit_status import ExitStatus
+from coordsvc.raft.applier import ClusterMismatchError, DigestMismatchError
 from coordsvc.raft.replica_types import SilentDiskError
 from coordsvc.server.failures import FatalErrors, StartRefusedError, status_of_failure
 from coordsvc.server.pipeline import Pipeline
@@ -27,6 +28,8 @@ from coordsvc.storage.errors import (
         (StartRefusedError(ExitStatus.ADDRESS_IN_USE, ""), ExitStatus.ADDRESS_IN_USE),
         (DataDirRefusedError("locked"), ExitStatus.DATA_DIR_REFUSED),
         (CorruptionError("wal", 0, "flipped"), ExitStatus.CORRUPTION),
+        (ClusterMismatchError("another"), ExitStatus.CORRUPTION),
+        (DigestMismatchError("differs"), ExitStatus.CORRUPTION),
         (DiskError("EIO"), ExitStatus.DISK),
         (DiskFullError("ENOSPC"), ExitStatus.DISK),
         (SilentDiskError("30 s"), ExitStatus.DISK),
