@@ -85,13 +85,16 @@ class LongLog:
         self.leader.node.send_due(self.cluster.clock.now)
         return list(self.said)
 
+    def has_more(self) -> bool:
+        return self.leader.node.is_sending
+
 
 def test_one_turn_sends_a_bounded_part_of_what_followers_lack() -> None:
     log = LongLog(ENTRIES)
     settings = log.leader.node.settings
     messages_max = round(settings.send_slice_s / MESSAGE_S) + len(settings.peer_ids)
     turns = 0
-    while log.leader.node.is_sending:
+    while log.has_more():
         said = log.turn()
         assert 1 <= len(said) <= messages_max
         assert max(len(message.entries) for message in said) <= settings.append_entries_max
@@ -104,9 +107,9 @@ def test_one_turn_sends_a_bounded_part_of_what_followers_lack() -> None:
 def test_what_one_turn_did_not_send_follows_in_later_ones() -> None:
     log = LongLog(20_000)
     assert sum(len(message.entries) for message in log.turn()) < 20_000
-    assert log.leader.node.is_sending
+    assert log.has_more()
     log.cluster.run_until(lambda: log.cluster.settled)
-    assert not log.leader.node.is_sending
+    assert not log.has_more()
     assert all(host.log == log.leader.log for host in log.cluster.up)
 
 
@@ -158,7 +161,7 @@ class Counted(list[Any]):
 class Writes:
     """An origin that is registered, and the log's answers to it."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.origin = Origin(ReplicaSettings(1, **limits), b"n" * 16, asyncio.get_running_loop())
         self.origin.registered(Reply(INCARNATION, OriginRegistered(INCARNATION)), 0.0)
 

@@ -141,7 +141,6 @@ class Doubter:
         simulation = self.simulation
         simulation.run_for(0.35)
         hand_leadership_to(simulation, self.new)
-        simulation.run_until(simulation.processes[self.new].leading.__len__)
         simulation.run_until(lambda: simulation.replica(self.new).is_leader)
         assert simulation.done(simulation.write(self.new)).result.stat.version == 1
 
