@@ -309,7 +309,6 @@ class RaftNode(RaftAdapter):
         self.transfer_in_progress = False
         self._pre_votes = None
         self.set_leader(None)
-        self._leader_heard_at = NEVER  # Whoever led before cannot be followed any more.
         self.role = FOLLOWER
         if was_leader:
             self.election_deadline = now + self.rng.uniform(*RETRY_S)

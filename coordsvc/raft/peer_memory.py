@@ -39,7 +39,9 @@ class PeerMemories:
         what it acknowledged stays on record, so that it is told again until it has caught up."""
         if self._memories[peer].uuid != info.uuid:
             self._memories[peer] = _Memory(uuid=info.uuid)
-        self._memories[peer].process = info.process
+        if not info.forgotten:
+            # Whether it heard that it has forgotten is not known: the connection may break first.
+            self._memories[peer].process = info.process
 
     def acknowledged(self, peer: int, term: int, index: int) -> None:
         """It said, after its disk did, that it is in `term` and holds everything up to `index` (0
