@@ -293,6 +293,8 @@ class Replica:
             while self.clock.monotonic() < done_by:
                 if self.node.role != LEADER and self.node.leader_id is not None:
                     return True
+                if self.node.role == LEADER and self.node.best_successor() is None:
+                    return False  # All of them stop at once.
                 await asyncio.sleep(TIMER_S / 4)
             return False
         finally:
