@@ -1,7 +1,7 @@
 # Every path is relative and quoted: a clone may live at a path with spaces.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test unit integration lint fmt proto proto-check lock interop-grpc \
+.PHONY: help setup run test unit integration slow lint fmt proto proto-check lock interop-grpc \
 	interop-node-deps clean
 
 BIN := .venv/bin
@@ -26,6 +26,9 @@ unit: setup ## The tests that need no processes.
 
 integration: setup interop-node-deps ## The tests with real processes, one by one.
 	$(PYTEST) -q $(wildcard $(SERIAL_TESTS))
+
+slow: setup ## The long forms: leaders killed ten times over under load.
+	$(PYTEST) -q -s -m slow tests/integration
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .

@@ -18,6 +18,9 @@ For every call:
     of the one before as min_zxid. A Session stream keeps the order by itself.
   - Limits: data of a znode 1 MiB, a path 4,096 bytes, a multi 128 operations, a request 4 MiB in
     all (LIMIT_EXCEEDED). The service sends no message above 3 MiB.
+  - At most 1,000 calls are under way on one connection. A client library queues more by itself,
+    except on a new connection: those too many at its first moment are refused by the channel
+    (UNAVAILABLE without a detail). Calls that wait take a place: keep heartbeats apart.
 """
 
 from collections import abc as _abc

@@ -241,7 +241,8 @@ class CoordinationServicer(object):
 
     def Watch(self, request, context):
         """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
+        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
+        UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,7 +254,8 @@ class CoordinationServicer(object):
         what is still under way from there is refused. Requests run in the order sent. When one is
         refused before it was proposed, those behind it are refused too: in order or not at all.
         A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status.
+        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
+        UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,6 +18,9 @@ For every call:
     of the one before as min_zxid. A Session stream keeps the order by itself.
   - Limits: data of a znode 1 MiB, a path 4,096 bytes, a multi 128 operations, a request 4 MiB in
     all (LIMIT_EXCEEDED). The service sends no message above 3 MiB.
+  - At most 1,000 calls are under way on one connection. A client library queues more by itself,
+    except on a new connection: those too many at its first moment are refused by the channel
+    (UNAVAILABLE without a detail). Calls that wait take a place: keep heartbeats apart.
 """
 
 from collections import abc as _abc
@@ -113,7 +116,8 @@ class CoordinationStub:
     """
     Watch: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]
     """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
+    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
+    UNIMPLEMENTED.
     """
     Session: _grpc.StreamStreamMultiCallable[_coordination_pb2.SessionRequest, _coordination_pb2.SessionResponse]
     """The fast and ordered way: many requests in one frame, and replies and events in one order.
@@ -121,7 +125,8 @@ class CoordinationStub:
     what is still under way from there is refused. Requests run in the order sent. When one is
     refused before it was proposed, those behind it are refused too: in order or not at all.
     A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status.
+    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
+    UNIMPLEMENTED.
     """
 
 @_typing.type_check_only
@@ -191,7 +196,8 @@ class CoordinationAsyncStub(CoordinationStub):
     """
     Watch: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]  # type: ignore[assignment]
     """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
+    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
+    UNIMPLEMENTED.
     """
     Session: _aio.StreamStreamMultiCallable[_coordination_pb2.SessionRequest, _coordination_pb2.SessionResponse]  # type: ignore[assignment]
     """The fast and ordered way: many requests in one frame, and replies and events in one order.
@@ -199,7 +205,8 @@ class CoordinationAsyncStub(CoordinationStub):
     what is still under way from there is refused. Requests run in the order sent. When one is
     refused before it was proposed, those behind it are refused too: in order or not at all.
     A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status.
+    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
+    UNIMPLEMENTED.
     """
 
 class CoordinationServicer(metaclass=_abc_1.ABCMeta):
@@ -356,7 +363,8 @@ class CoordinationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_watch_pb2.WatchResponse], _abc.AsyncIterator[_watch_pb2.WatchResponse]]:
         """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
+        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
+        UNIMPLEMENTED.
         """
 
     @_abc_1.abstractmethod
@@ -370,7 +378,8 @@ class CoordinationServicer(metaclass=_abc_1.ABCMeta):
         what is still under way from there is refused. Requests run in the order sent. When one is
         refused before it was proposed, those behind it are refused too: in order or not at all.
         A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status.
+        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
+        UNIMPLEMENTED.
         """
 
 def add_CoordinationServicer_to_server(servicer: CoordinationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
