@@ -77,7 +77,3 @@ def parse_peers(text: str) -> dict[int, Address]:
             raise ValueError(f"{part!r}: another replica has this address")
         peers[replica_id] = address
     return dict(sorted(peers.items()))
-
-
-def format_peers(peers: Mapping[int, Address]) -> str:
-    return ",".join(f"{replica_id}={address}" for replica_id, address in peers.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordsvc.server.addresses import Address, format_peers, parse_address, parse_peers
+from coordsvc.server.addresses import Address, parse_address, parse_peers
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_loopback_is_what_only_this_machine_reaches() -> None:
 def test_peers_are_sorted_by_id() -> None:
     peers = parse_peers("2=b:2, 1=a:1,3=[::1]:3")
     assert list(peers) == [1, 2, 3]
-    assert format_peers(peers) == "1=a:1,2=b:2,3=[::1]:3"
+    assert list(peers.values()) == [Address("a", 1), Address("b", 2), Address("::1", 3)]
     assert parse_peers("") == {}
 
 
