@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from typing import NamedTuple
 
 REPLICA_ID_MAX = 2**31 - 1
