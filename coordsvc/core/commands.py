@@ -403,3 +403,5 @@ class AppliedEntry(msgspec.Struct, frozen=True, gc=False):
     closed_sessions: tuple[int, ...] = ()
     digest_mismatch: tuple[int, int, int] | None = None
     """(zxid, leader's digest, own digest) when they differ."""
+    attached_sessions: tuple[int, ...] = ()
+    """Those attached anew: their older attachments are over."""

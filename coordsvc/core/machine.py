@@ -151,6 +151,7 @@ class Machine:
             tuple(txn.opened_sessions),
             tuple(txn.closed_sessions),
             mismatch,
+            tuple(txn.attached_sessions),
         )
 
     def _apply_batch(self, batch: Batch) -> AppliedBatch:

@@ -79,6 +79,7 @@ def attach_session(txn: Transaction, op: AttachSessionOp) -> SessionAttached | R
         timeout_ms=op.timeout_ms or session.timeout_ms,
     )
     txn.state.put_session(session)
+    txn.attached_sessions.append(session.session_id)
     return SessionAttached(session.attach_epoch, session.timeout_ms)
 
 

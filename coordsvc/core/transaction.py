@@ -11,6 +11,7 @@ class Transaction:
     the effects gather until the entry is done."""
 
     __slots__ = (
+        "attached_sessions",
         "changes",
         "closed_sessions",
         "ids",
@@ -37,6 +38,7 @@ class Transaction:
         self.changes: list[Change] = []
         self.opened_sessions: list[int] = []
         self.closed_sessions: list[int] = []
+        self.attached_sessions: list[int] = []
 
     def note_change(
         self,

@@ -17,8 +17,9 @@ from coordsvc.raft.clock import Clock
 from coordsvc.raft.hooks import Hooks
 from coordsvc.raft.node import RaftNode
 from coordsvc.raft.origin import Origin
+from coordsvc.raft.replica_types import Waiter
 
-Answer = tuple[asyncio.Future[Reply], Reply]
+Answer = tuple[Waiter, Reply]
 
 
 class DigestMismatchError(AssertionError):
@@ -69,9 +70,10 @@ class Applier:
             node.applied_index = index
             if self._clock.monotonic() >= until:
                 break
-        for future, reply in answers:
-            if not future.done():
-                future.set_result(reply)
+        for waiter, reply in answers:
+            if not waiter.done():
+                waiter.set_result(reply)
+        self._hooks.on_slice_applied()
         self._resolve_zxid_waiters()
         return True
 

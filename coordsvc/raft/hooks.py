@@ -10,13 +10,17 @@ from coordsvc.core.commands import AppliedEntry
 
 @dataclass
 class Hooks:
-    """All are called on the loop, in apply order. `on_cluster_id` comes once, before anything is
-    applied after the cluster's name; `on_leading` when the leader's own first entry is applied;
-    `on_fatal` ends the process."""
+    """All are called on the loop, in apply order. `on_slice_applied` comes after `on_applied` of
+    each entry of a slice and then the answers to all its writes; `on_cluster_id` once, before
+    anything is applied after the cluster's name; `on_leading` when the leader's own first entry is
+    applied; `on_installed` when a snapshot was installed on disk: this replica has stopped taking
+    part, and its state must be read from disk again; `on_fatal` ends the process."""
 
     on_applied: Callable[[AppliedEntry], None] = lambda applied: None
+    on_slice_applied: Callable[[], None] = lambda: None
     on_leading: Callable[[int], None] = lambda term: None
     on_not_leading: Callable[[], None] = lambda: None
     on_turn: Callable[[float], None] = lambda now: None
     on_cluster_id: Callable[[bytes], None] = lambda cluster_id: None
+    on_installed: Callable[[], None] = lambda: None
     on_fatal: Callable[[BaseException], None] = lambda error: None

@@ -8,7 +8,6 @@ each number once. So a fault between replicas neither loses nor doubles a write.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
@@ -31,6 +30,7 @@ from coordsvc.errors import (
     OutcomeUnknownError,
     ShuttingDownError,
 )
+from coordsvc.raft.replica_types import Waiter
 from coordsvc.raft.settings import ReplicaSettings
 
 _encoder = msgspec.msgpack.Encoder()
@@ -47,7 +47,7 @@ class _BatchFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 class _Waiting(msgspec.Struct, gc=False):
     raw: bytes
-    future: asyncio.Future[Reply]
+    waiter: Waiter
     deadline: float
 
 
@@ -55,7 +55,7 @@ class SentBatch(msgspec.Struct, gc=False):
     seq: int
     commands: int
     raw: bytes
-    waiters: list[tuple[asyncio.Future[Reply], float]]
+    waiters: list[tuple[Waiter, float]]
     sent_at: float
     due_at: float
     """When the first of its callers is to be told that the outcome is not known yet."""
@@ -67,12 +67,11 @@ def encode_registration(replica_id: int, nonce: bytes) -> bytes:
 
 
 class Origin:
-    """`make_future` makes the futures handed out: one per caller, so that a caller that goes
-    away takes nothing with it but its own answer."""
+    """Each command has a waiter of its own, so that a caller that goes away takes nothing with it
+    but its answer. A waiter may submit the next command while it is told of the last."""
 
-    def __init__(self, settings: ReplicaSettings, nonce: bytes, loop: asyncio.AbstractEventLoop):
+    def __init__(self, settings: ReplicaSettings, nonce: bytes):
         self._settings = settings
-        self._loop = loop
         self.nonce = nonce
         self.registration = encode_registration(settings.replica_id, nonce)
         self.incarnation = 0
@@ -88,14 +87,15 @@ class Origin:
 
     # ------------------------------------------------------------------ callers
 
-    def submit(self, command: ClientCommand, deadline: float, now: float) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = self._loop.create_future()
+    def submit_to(
+        self, command: ClientCommand, deadline: float, now: float, waiter: Waiter
+    ) -> None:
         raw = _encoder.encode(command)
         commands = len(self._waiting) + self._sent_commands
         if self._closed:
-            future.set_exception(ShuttingDownError("this replica is shutting down"))
+            waiter.set_exception(ShuttingDownError("this replica is shutting down"))
         elif len(raw) > self._settings.entry_bytes_max:
-            future.set_exception(
+            waiter.set_exception(
                 LimitExceededError(
                     f"a write of {len(raw)} bytes is above {self._settings.entry_bytes_max}"
                 )
@@ -104,18 +104,17 @@ class Origin:
             self._bytes + len(raw) > self._settings.origin_bytes_max
             or commands >= self._settings.origin_commands_max
         ):
-            future.set_exception(
+            waiter.set_exception(
                 NoQuorumError(
                     f"{commands} writes of {self._bytes} bytes wait to be committed",
                     retry_after_ms=200,
                 )
             )
         elif deadline <= now:
-            future.set_exception(NoQuorumError("the deadline had passed before the write was sent"))
+            waiter.set_exception(NoQuorumError("the deadline had passed before the write was sent"))
         else:
             self._bytes += len(raw)
-            self._waiting.append(_Waiting(raw, future, deadline))
-        return future
+            self._waiting.append(_Waiting(raw, waiter, deadline))
 
     def close(self) -> None:
         """No new writes; those proposed may still finish."""
@@ -127,18 +126,20 @@ class Origin:
         waiting, self._waiting = self._waiting, deque()
         for item in waiting:
             self._bytes -= len(item.raw)
-            _fail(item.future, error)
+            _fail(item.waiter, error)
 
     def check_deadlines(self, now: float) -> None:
+        waiting, self._waiting = self._waiting, deque()
         kept: deque[_Waiting] = deque()
-        for item in self._waiting:
-            if item.future.done():
+        for item in waiting:
+            if item.waiter.done():
                 self._bytes -= len(item.raw)
             elif item.deadline <= now:
                 self._bytes -= len(item.raw)
-                _fail(item.future, NoQuorumError("no leader took the write within its deadline"))
+                _fail(item.waiter, NoQuorumError("no leader took the write within its deadline"))
             else:
                 kept.append(item)
+        kept.extend(self._waiting)
         self._waiting = kept
         for batch in self._sent.values():
             if now >= batch.due_at:
@@ -147,10 +148,10 @@ class Origin:
     def _tell_unknown(self, batch: SentBatch, now: float) -> None:
         latest = batch.sent_at + self._settings.unknown_outcome_after_s
         batch.due_at = float("inf")
-        for future, deadline in batch.waiters:
+        for waiter, deadline in batch.waiters:
             if now >= min(deadline, latest):
-                _fail(future, OutcomeUnknownError("the write was proposed and not decided yet"))
-            elif not future.done():
+                _fail(waiter, OutcomeUnknownError("the write was proposed and not decided yet"))
+            elif not waiter.done():
                 batch.due_at = min(batch.due_at, deadline, latest)
 
     @property
@@ -170,21 +171,21 @@ class Origin:
         assert self.incarnation, "batches need the incarnation"
         while self._waiting:
             raws: list[msgspec.Raw] = []
-            waiters: list[tuple[asyncio.Future[Reply], float]] = []
+            waiters: list[tuple[Waiter, float]] = []
             size = 0
             while self._waiting and len(raws) < self._settings.entry_commands_max:
                 item = self._waiting[0]
                 if raws and size + len(item.raw) > self._settings.entry_bytes_max:
                     break
                 self._waiting.popleft()
-                if item.future.done() or item.deadline <= now:
+                if item.waiter.done() or item.deadline <= now:
                     self._bytes -= len(item.raw)
                     _fail(
-                        item.future, NoQuorumError("the deadline passed before the write was sent")
+                        item.waiter, NoQuorumError("the deadline passed before the write was sent")
                     )
                     continue
                 raws.append(msgspec.Raw(item.raw))
-                waiters.append((item.future, item.deadline))
+                waiters.append((item.waiter, item.deadline))
                 size += len(item.raw)
             if raws:
                 yield self._number(raws, size, waiters, now)
@@ -193,7 +194,7 @@ class Origin:
         self,
         raws: list[msgspec.Raw],
         size: int,
-        waiters: list[tuple[asyncio.Future[Reply], float]],
+        waiters: list[tuple[Waiter, float]],
         now: float,
     ) -> SentBatch:
         frame = _BatchFrame(
@@ -229,9 +230,7 @@ class Origin:
             self.incarnation = reply.result.incarnation
             self.progress_at = now
 
-    def on_applied(
-        self, batch: AppliedBatch, now: float
-    ) -> list[tuple[asyncio.Future[Reply], Reply]]:
+    def on_applied(self, batch: AppliedBatch, now: float) -> list[tuple[Waiter, Reply]]:
         """What an applied batch of this replica answers, to be resolved after the slice."""
         if not self.incarnation or batch.incarnation != self.incarnation:
             return []
@@ -247,9 +246,9 @@ class Origin:
         self._sent_commands -= sent.commands
         assert len(batch.replies) == len(sent.waiters)
         return [
-            (future, reply)
-            for (future, _), reply in zip(sent.waiters, batch.replies, strict=True)
-            if not future.done()
+            (waiter, reply)
+            for (waiter, _), reply in zip(sent.waiters, batch.replies, strict=True)
+            if not waiter.done()
         ]
 
     def _start_over(self) -> None:
@@ -264,10 +263,10 @@ class Origin:
         for batch in sent.values():
             self._bytes -= len(batch.raw)
             self._sent_commands -= batch.commands
-            for future, _ in batch.waiters:
-                _fail(future, OutcomeUnknownError(why))
+            for waiter, _ in batch.waiters:
+                _fail(waiter, OutcomeUnknownError(why))
 
 
-def _fail(future: asyncio.Future[Reply], error: CoordError) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _fail(waiter: Waiter, error: CoordError) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

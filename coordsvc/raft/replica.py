@@ -32,7 +32,7 @@ from coordsvc.raft.origin import Origin
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.peer_events import PeerEvents
 from coordsvc.raft.proposer import Proposer
-from coordsvc.raft.replica_types import ReplicaStatistics, SilentDiskError, Wal
+from coordsvc.raft.replica_types import ReplicaStatistics, SilentDiskError, Waiter, Wal
 from coordsvc.raft.settings import ReplicaSettings
 from coordsvc.raft.transport import PeerNetwork
 
@@ -111,7 +111,7 @@ class Replica:
         )
         if recovered.ambiguous_cut and recovered.voter:
             self._wal.set_voter(False)
-        self._origin = Origin(settings, self._random_bytes(16), self._loop)
+        self._origin = Origin(settings, self._random_bytes(16))
         self._proposer = Proposer(
             self.node,
             self._origin,
@@ -308,10 +308,18 @@ class Replica:
         cancelling it abandons the answer, never the write. Fails with NoQuorumError,
         LimitExceededError, ShuttingDownError (certainly not applied) or OutcomeUnknownError
         (proposed)."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.submit_to(command, deadline, future)
+        return future
+
+    def submit_to(self, command: ClientCommand, deadline: float, waiter: Waiter) -> None:
+        """As `submit`, and tells `waiter`: of a failure perhaps before this returns, of the answer
+        during apply, after the hooks of its entry and in the order of the zxids."""
         self._schedule_turn()
         if self.has_quorum or self._stopped:
-            return self._origin.submit(command, deadline, self.clock.monotonic())
-        return self._refused(self._no_quorum())
+            self._origin.submit_to(command, deadline, self.clock.monotonic(), waiter)
+        else:
+            waiter.set_exception(self._no_quorum())
 
     def _refused(self, error: CoordError) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from coordsvc.core.commands import Reply
 from coordsvc.raft.journal import LogStore
+
+
+class Waiter(Protocol):
+    """Who is told what became of a write: one of the two setters is called, once, unless `done()`
+    already. An asyncio future is one; what must not wait for another turn of the loop brings its
+    own."""
+
+    def done(self) -> bool: ...
+    def set_result(self, reply: Reply, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
 
 
 class RecoveredLog(Protocol):

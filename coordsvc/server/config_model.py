@@ -37,12 +37,43 @@ class ClusterConfig:
     path_size_bytes_max: int = 4096
     multi_operations_max: int = 128
     message_size_bytes_max: int = 4 * 1024 * 1024
+    outstanding_requests_max: int = 1_000
+    sessions_max: int = 100_000
     format_version: int = FORMAT_VERSION
 
     def fingerprint(self) -> str:
         """The same text for the same values, at any replica and in any process."""
         text = ",".join(f"{name}={value}" for name, value in sorted(vars(self).items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What this replica takes on at most. Sizes in bytes."""
+
+    frame_size_bytes_max: int = 1024 * 1024
+    watches_per_stream_max: int = 10_000
+    watches_max: int = 500_000
+    connections_per_address_max: int = 10_000
+    reads_waiting_max: int = 20_000
+    write_bytes_waiting_max: int = 64 * 1024 * 1024
+    watch_buffer_bytes_max: int = 4 * 1024 * 1024
+    watch_buffer_events_max: int = 10_000
+    watch_history_bytes_max: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """When this replica writes checkpoints, and how much of the log it keeps. A checkpoint is
+    written when any of the three is reached since the last one."""
+
+    checkpoint_interval_s: int = 60
+    checkpoint_entries: int = 100_000
+    checkpoint_log_bytes: int = 64 * 1024 * 1024
+    log_keep_bytes: int = 64 * 1024 * 1024
+    log_bytes_max: int = 1024 * 1024 * 1024
+    snapshot_bytes_per_s: int = 64 * 1024 * 1024
+    disk_free_bytes_min: int = 256 * 1024 * 1024
 
 
 LIMITS = (
@@ -68,9 +99,15 @@ class ServerConfig:
     peer_tls_cert: str = ""
     peer_tls_key: str = ""
     peer_tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    superuser_digest: str = ""
     log_format: str = "auto"
     log_level: str = "info"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
     @property
     def peer_address(self) -> Address | None:

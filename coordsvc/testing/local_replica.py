@@ -30,6 +30,7 @@ from coordsvc.core.machine import Machine, decode_entry
 from coordsvc.errors import NoQuorumError, NotCaughtUpError
 from coordsvc.raft.clock import Clock, SystemClock
 from coordsvc.raft.messages import SideMessage
+from coordsvc.raft.replica_types import Waiter
 
 _ELSEWHERE = 999
 """The replica id under which commands of other replicas come."""
@@ -54,10 +55,11 @@ class LocalReplica:
         self.has_quorum = True
         self.hold_confirmations = False
         self.on_applied: Callable[[AppliedEntry], None] = lambda applied: None
+        self.on_slice_applied: Callable[[], None] = lambda: None
         self.proposals: list[LeaderCommand] = []
         self.sent: list[tuple[int, SideMessage]] = []
         self.submitted: list[ClientCommand] = []
-        self._waiting: list[tuple[ClientCommand, asyncio.Future[Reply], float]] = []
+        self._waiting: list[tuple[ClientCommand, Waiter, float]] = []
         self._unseen: list[ClientCommand] = []
         self._confirmations: list[Callable[[bool], None]] = []
         self._zxid_waiters: list[tuple[int, asyncio.Future[None], asyncio.TimerHandle]] = []
@@ -71,15 +73,18 @@ class LocalReplica:
     # ------------------------------------------------------------------------- a replica's calls
 
     def submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]:
-        self.submitted.append(command)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.submit_to(command, deadline, future)
+        return future
+
+    def submit_to(self, command: ClientCommand, deadline: float, waiter: Waiter) -> None:
+        self.submitted.append(command)
         if not self.has_quorum:
-            future.set_exception(NoQuorumError("no majority"))
-            return future
-        self._waiting.append((command, future, deadline))
+            waiter.set_exception(NoQuorumError("no majority"))
+            return
+        self._waiting.append((command, waiter, deadline))
         if self.is_automatic:
             asyncio.get_running_loop().call_soon(self.apply)
-        return future
 
     def read_index(self, deadline: float) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -126,8 +131,12 @@ class LocalReplica:
             return False
         self.proposals.append(command)
         if self.is_automatic:
-            asyncio.get_running_loop().call_soon(self._apply_entry, (), (command,))
+            asyncio.get_running_loop().call_soon(self._apply_proposal, command)
         return True
+
+    def _apply_proposal(self, command: LeaderCommand) -> None:
+        self._apply_entry((), (command,))
+        self.on_slice_applied()
 
     def send_peer(self, peer: int, message: SideMessage) -> None:
         self.sent.append((peer, message))
@@ -148,16 +157,17 @@ class LocalReplica:
         commands = tuple(command for command, _, _ in waiting)
         applied = self._apply_batch(self.replica_id, commands)
         replies = applied.batches[0].replies
-        for (_, future, _), reply in zip(waiting, replies, strict=True):
-            if not future.done():
-                future.set_result(reply)
+        for (_, waiter, _), reply in zip(waiting, replies, strict=True):
+            if not waiter.done():
+                waiter.set_result(reply)
+        self.on_slice_applied()
 
     def fail_submitted(self, error: Exception) -> None:
         """Answer everything that was submitted with `error`."""
         waiting, self._waiting = self._waiting, []
-        for _, future, _ in waiting:
-            if not future.done():
-                future.set_exception(error)
+        for _, waiter, _ in waiting:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def apply_elsewhere(self, *commands: ClientCommand) -> None:
         """Commit `commands` of another replica, unseen here."""
@@ -168,7 +178,9 @@ class LocalReplica:
         unseen, self._unseen = self._unseen, []
         if not unseen:
             return ()
-        return self._apply_batch(_ELSEWHERE, tuple(unseen)).batches[0].replies
+        replies = self._apply_batch(_ELSEWHERE, tuple(unseen)).batches[0].replies
+        self.on_slice_applied()
+        return replies
 
     def confirm(self, *, confirmed: bool = True) -> None:
         waiting, self._confirmations = self._confirmations, []

@@ -78,15 +78,16 @@ class Table:
 
 class Scene:
     def __init__(self, **limits: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.origin = Origin(ReplicaSettings(1, **limits), b"n" * 16, loop)
+        self.origin = Origin(ReplicaSettings(1, **limits), b"n" * 16)
         self.origin.registered(Reply(INCARNATION, OriginRegistered(INCARNATION)), 0.0)
         self.table = Table(self.origin)
 
     def submit(
         self, path: str = "/x", deadline: float = FAR, now: float = 0.0
     ) -> asyncio.Future[Reply]:
-        return self.origin.submit(Write(NO_CALLER, DeleteOp(path)), deadline, now)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.origin.submit_to(Write(NO_CALLER, DeleteOp(path)), deadline, now, future)
+        return future
 
     def cut(self, now: float = 0.0) -> list[SentBatch]:
         return list(self.origin.cut(now))
@@ -105,7 +106,7 @@ def paths(batch: SentBatch) -> list[str]:
 
 
 async def test_a_registration_is_a_batch_of_its_own() -> None:
-    origin = Origin(ReplicaSettings(3), b"n" * 16, asyncio.get_running_loop())
+    origin = Origin(ReplicaSettings(3), b"n" * 16)
     assert decode(origin.registration) == Batch(3, 0, 0, (RegisterOrigin(3, b"n" * 16),))
     assert origin.incarnation == 0
 
@@ -116,8 +117,9 @@ async def test_a_repeated_registration_changes_nothing(scene: Scene) -> None:
 
 
 async def test_nothing_is_numbered_before_the_registration() -> None:
-    origin = Origin(ReplicaSettings(1), b"n" * 16, asyncio.get_running_loop())
-    future = origin.submit(Write(NO_CALLER, DeleteOp("/x")), FAR, 0.0)
+    origin = Origin(ReplicaSettings(1), b"n" * 16)
+    future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    origin.submit_to(Write(NO_CALLER, DeleteOp("/x")), FAR, 0.0, future)
     with pytest.raises(AssertionError, match="incarnation"):
         next(origin.cut(0.0))
     assert not future.done()

@@ -162,11 +162,13 @@ class Writes:
     """An origin that is registered, and the log's answers to it."""
 
     def __init__(self, **limits: Any) -> None:
-        self.origin = Origin(ReplicaSettings(1, **limits), b"n" * 16, asyncio.get_running_loop())
+        self.origin = Origin(ReplicaSettings(1, **limits), b"n" * 16)
         self.origin.registered(Reply(INCARNATION, OriginRegistered(INCARNATION)), 0.0)
 
     def submit(self, deadline: float = 1000.0, now: float = 0.0) -> asyncio.Future[Reply]:
-        return self.origin.submit(Write(NO_CALLER, DeleteOp("/x")), deadline, now)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.origin.submit_to(Write(NO_CALLER, DeleteOp("/x")), deadline, now, future)
+        return future
 
     def cut(self, now: float = 0.0) -> SentBatch:
         (batch,) = self.origin.cut(now)
