@@ -76,11 +76,13 @@ class CoordError(Exception):
     `code` is the wire code, `path` the znode's path the error is about (None: none),
     `applied` whether the write took effect, `zxid` the position at which the refusal was
     decided (0: it never reached the state machine), `operation_index` the failing operation of a
-    multi (None: not a multi), `retry_after_ms` a hint (0: none).
+    multi (None: not a multi), `retry_after_ms` a hint (0: none). `limit` is the name of the
+    replica's limit that refused it, for counting there (empty: none); it is not sent.
     """
 
     code: ErrorCode = ErrorCode.SYSTEM_ERROR
     applied: Applied = Applied.UNKNOWN
+    limit: str = ""
     by_code: ClassVar[dict[ErrorCode, type[CoordError]]] = {}
 
     def __init__(

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
-from coordsvc.client.options import DEFAULT_ENDPOINT, ClientConfig, parse_endpoints
+from coordsvc.client.options import DEFAULT_ENDPOINT, ClientConfig, TlsOptions, parse_endpoints
 from coordsvc.errors import BadArgumentsError
 
 TIMEOUT_DEFAULT_SECONDS = 10.0
 UNREACHABLE_TIMEOUT_MS = 2_000
 """Somebody at a terminal would rather hear soon that nobody listens there."""
+
+SYSTEM_AUTHORITIES = "system"
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -37,6 +39,19 @@ def client_options(command: CommandT) -> Callable[..., Any]:
         help="The replicas; any of them will do, all of them is safer.",
     )  # fmt: skip
     @click.option(
+        "--tls-ca", metavar="FILE", envvar="COORDSVC_CLIENT_TLS_CA", show_envvar=True,
+        help="Talk TLS; who signs the replicas' certificates. "
+        f"'{SYSTEM_AUTHORITIES}': whom this system trusts.",
+    )  # fmt: skip
+    @click.option(
+        "--tls-cert", metavar="FILE", envvar="COORDSVC_CLIENT_TLS_CERT", show_envvar=True,
+        help="This client's certificate, if the replicas ask for one.",
+    )  # fmt: skip
+    @click.option(
+        "--tls-key", metavar="FILE", envvar="COORDSVC_CLIENT_TLS_KEY", show_envvar=True,
+        help="The certificate's private key.",
+    )  # fmt: skip
+    @click.option(
         "--timeout", type=click.FloatRange(min=0.001, max=3600), metavar="SECONDS",
         default=TIMEOUT_DEFAULT_SECONDS, show_default=True, help="Give up after this long.",
     )  # fmt: skip
@@ -45,12 +60,21 @@ def client_options(command: CommandT) -> Callable[..., Any]:
         help="How to print the answer.",
     )  # fmt: skip
     @wraps(command)
-    def wrapped(endpoints: tuple[str, ...], timeout: float, output: str, **arguments: Any) -> None:
+    def wrapped(
+        endpoints: tuple[str, ...],
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        timeout: float,
+        output: str,
+        **arguments: Any,
+    ) -> None:
         timeout_ms = max(1, round(timeout * 1000))
         config = ClientConfig(
             endpoints=endpoints,
             timeout_ms=timeout_ms,
             unreachable_timeout_ms=min(timeout_ms, UNREACHABLE_TIMEOUT_MS),
+            tls=_tls(tls_ca, tls_cert, tls_key),
         )
         command(options=ClientOptions(config, output == "json"), **arguments)
 
@@ -77,6 +101,21 @@ def read_data(text: str | None) -> bytes | None:
     if text == "-":
         return sys.stdin.buffer.read()
     return text.encode("utf-8", "surrogateescape")
+
+
+def _tls(authority: str | None, certificate: str | None, key: str | None) -> TlsOptions | None:
+    """Whether the files are of use is seen where they are read."""
+    if not authority:
+        if certificate or key:
+            raise click.UsageError("--tls-cert and --tls-key are for TLS: --tls-ca is needed too")
+        return None
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--tls-cert and --tls-key are given together or not")
+    return TlsOptions(
+        authority="" if authority == SYSTEM_AUTHORITIES else authority,
+        certificate=certificate or "",
+        key=key or "",
+    )
 
 
 def _endpoints(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:

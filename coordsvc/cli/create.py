@@ -11,11 +11,11 @@ import click
 from coordsvc.cli.client_options import ClientOptions, client_options, read_data
 from coordsvc.cli.failure import shorten
 from coordsvc.cli.output import note, print_json, print_line, stat_json
-from coordsvc.cli.run_client import run_client
+from coordsvc.cli.run_client import run_async, run_client
 
 if TYPE_CHECKING:
+    from coordsvc.client.records import Created
     from coordsvc.client.unary import UnaryClient
-    from coordsvc.v1.common_pb2 import CreateMode
     from coordsvc.v1.coordination_pb2 import CreateResponse
 
 
@@ -60,47 +60,55 @@ def create(
     payload = read_data(data)
 
     async def create_once(client: UnaryClient) -> None:
-        mode = _mode(False, sequential, container, ttl_ms is not None)
+        from coordsvc.client.modes import create_mode
+
+        mode = create_mode(
+            ephemeral=False, sequence=sequential, container=container, ttl_ms=ttl_ms or 0
+        )
         answer = await client.create(path, payload, mode=mode, ttl_ms=ttl_ms or 0)
         _print_created(answer, options, 0)
 
-    async def create_and_stay(client: UnaryClient) -> None:
+    async def create_and_stay() -> None:
         timeout_ms = round((session_timeout or 0) * 1000)
-        await _hold_ephemeral(client, options, path, payload, sequential, timeout_ms)
+        await _hold_ephemeral(options, path, payload, sequential, timeout_ms)
 
-    run_client(options, create_and_stay if ephemeral else create_once, path)
+    if ephemeral:
+        run_async(options, create_and_stay, path)
+    else:
+        run_client(options, create_once, path)
 
 
 async def _hold_ephemeral(
-    client: UnaryClient,
-    options: ClientOptions,
-    path: str,
-    data: bytes | None,
-    sequential: bool,
-    timeout_ms: int,
+    options: ClientOptions, path: str, data: bytes | None, sequential: bool, timeout_ms: int
 ) -> None:
     """Until interrupted, or until the session is lost, which is raised."""
-    from coordsvc.client.session import ClientSession
+    from coordsvc.client.client import Client
+    from coordsvc.client.records import SessionState
 
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    async with await ClientSession.open(client, timeout_ms, "coordsvc create") as session:
+    client = Client(
+        config=options.config, session_timeout_ms=timeout_ms, client_name="coordsvc create"
+    )
+    async with client:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
-        mode = _mode(True, sequential, False, False)
-        _print_created(await session.create(path, data, mode=mode), options, session.session_id)
+        created = await client.create(path, data, ephemeral=True, sequence=sequential)
+        _print_created(created, options, client.session_id)
         if not options.as_json:
-            note(f"Session {session.session_id:#x} keeps {shorten(path)} alive; Ctrl-C ends both.")
-        lost = asyncio.create_task(session.wait_lost())
+            note(f"Session {client.session_id:#x} keeps {shorten(path)} alive; Ctrl-C ends both.")
+        lost = asyncio.create_task(client.wait_for_state(SessionState.LOST))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({lost, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if lost.done():
-            raise lost.result()
         lost.cancel()
+        if client.failure is not None:
+            raise client.failure
 
 
-def _print_created(answer: CreateResponse, options: ClientOptions, session_id: int) -> None:
+def _print_created(
+    answer: CreateResponse | Created, options: ClientOptions, session_id: int
+) -> None:
     if not options.as_json:
         print_line(answer.path)
         return
@@ -108,29 +116,3 @@ def _print_created(answer: CreateResponse, options: ClientOptions, session_id: i
     if session_id:
         value["session_id"] = session_id
     print_json(value)
-
-
-def _mode(
-    ephemeral: bool, sequential: bool, container: bool, has_ttl: bool
-) -> CreateMode.ValueType:
-    from coordsvc.v1 import common_pb2
-
-    if container:
-        return common_pb2.CREATE_MODE_CONTAINER
-    if has_ttl:
-        return (
-            common_pb2.CREATE_MODE_PERSISTENT_SEQUENTIAL_WITH_TTL
-            if sequential
-            else common_pb2.CREATE_MODE_PERSISTENT_WITH_TTL
-        )
-    if ephemeral:
-        return (
-            common_pb2.CREATE_MODE_EPHEMERAL_SEQUENTIAL
-            if sequential
-            else common_pb2.CREATE_MODE_EPHEMERAL
-        )
-    return (
-        common_pb2.CREATE_MODE_PERSISTENT_SEQUENTIAL
-        if sequential
-        else common_pb2.CREATE_MODE_PERSISTENT
-    )

@@ -9,20 +9,23 @@ from __future__ import annotations
 import click
 
 from coordsvc import __version__
+from coordsvc.cli.config import config
 from coordsvc.cli.create import create
 from coordsvc.cli.delete import delete
 from coordsvc.cli.dev import dev
 from coordsvc.cli.get import get
 from coordsvc.cli.inspect import inspect
 from coordsvc.cli.ls import ls
+from coordsvc.cli.rejoin import rejoin
 from coordsvc.cli.serve import serve
 from coordsvc.cli.set import set_command
 from coordsvc.cli.stat import stat
 from coordsvc.cli.status import status
+from coordsvc.cli.watch import watch
 
 SECTIONS = {
-    "Use a cluster": (create, get, set_command, delete, ls, stat),
-    "Run a cluster": (dev, serve, status, inspect),
+    "Use a cluster": (create, get, set_command, delete, ls, stat, watch),
+    "Run a cluster": (dev, serve, status, inspect, rejoin, config),
 }
 
 

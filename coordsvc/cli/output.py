@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from coordsvc.client.records import Stat as PlainStat
     from coordsvc.v1.common_pb2 import Stat
 
 STAT_FIELDS = (
@@ -42,7 +43,7 @@ def note(text: str) -> None:
     click.echo(click.style(text, dim=True), err=True)
 
 
-def stat_json(stat: Stat) -> dict[str, int]:
+def stat_json(stat: Stat | PlainStat) -> dict[str, int]:
     return {name: int(getattr(stat, name)) for name in STAT_FIELDS}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,11 +27,25 @@ def run_client(
     action: Callable[[UnaryClient], Awaitable[None]],
     path: str | None = None,
 ) -> None:
+    """As `run_async`, for what needs no session: `action` gets a client for unary calls."""
+
+    async def run() -> None:
+        from coordsvc.client.unary import UnaryClient  # here: --help should not wait for grpc
+
+        async with UnaryClient(options.config) as client:
+            await action(client)
+
+    run_async(options, run, path)
+
+
+def run_async(
+    options: ClientOptions, action: Callable[[], Coroutine[Any, Any, None]], path: str | None
+) -> None:
     """Ends the process unless `action` succeeds; an error becomes one line on standard error."""
     # gRPC's own remarks about connections would stand between the user and that line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        asyncio.run(_run(options, action))
+        asyncio.run(action())
     except CoordError as error:
         fail(error, options, path)
     except UnicodeEncodeError:
@@ -44,10 +58,3 @@ def fail(error: CoordError, options: ClientOptions, path: str | None) -> None:
     """Say why, and end the process."""
     click.echo(describe_failure(error, path, as_json=options.as_json), err=True)
     sys.exit(int(ExitStatus.REFUSED))
-
-
-async def _run(options: ClientOptions, action: Callable[[UnaryClient], Awaitable[None]]) -> None:
-    from coordsvc.client.unary import UnaryClient  # here: --help should not wait for grpc
-
-    async with UnaryClient(options.config) as client:
-        await action(client)

@@ -17,9 +17,14 @@ from grpc import ChannelConnectivity, aio
 from coordsvc.client.methods import Method, RequestT, ResponseT
 from coordsvc.client.options import ClientConfig
 from coordsvc.client.retry import UnreachableError
+from coordsvc.client.tls import open_channel
+from coordsvc.client.tls_fault import tls_fault
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """Above everything a replica sends (3 MiB)."""
+
+FAULT_AGE_S_MAX = 5.0
+"""How long it is taken for known what was wrong with an endpoint's TLS."""
 
 Call = Callable[..., Awaitable[ResponseT]]
 
@@ -50,6 +55,7 @@ class Channels:
         self._current = 0
         self._channels: dict[str, aio.Channel] = {}
         self._calls: dict[tuple[str, str], object] = {}
+        self._faults: dict[str, tuple[float, str]] = {}
 
     @property
     def endpoint(self) -> str:
@@ -72,12 +78,22 @@ class Channels:
         while state is not ChannelConnectivity.READY:
             left = attempt_end - time.monotonic()
             if left <= 0 or state is ChannelConnectivity.TRANSIENT_FAILURE:
-                raise UnreachableError(f"cannot connect to {endpoint}")
+                raise await self._unreachable(endpoint, left)
             try:
                 await asyncio.wait_for(channel.wait_for_state_change(state), left)
             except TimeoutError:
                 raise UnreachableError(f"cannot connect to {endpoint} in time") from None
             state = channel.get_state(try_to_connect=True)
+
+    async def _unreachable(self, endpoint: str, seconds: float) -> UnreachableError:
+        """With the reason, when it is one of TLS. That is looked into once in a while: somebody
+        may be waiting for another replica."""
+        now = time.monotonic()
+        looked_at, reason = self._faults.get(endpoint, (-FAULT_AGE_S_MAX, ""))
+        if seconds > 0 and now - looked_at >= FAULT_AGE_S_MAX:
+            reason = await tls_fault(endpoint, self._config.tls, seconds)
+            self._faults[endpoint] = now, reason
+        return UnreachableError(f"cannot connect to {endpoint}", reason=reason)
 
     def call(self, endpoint: str, method: Method[RequestT, ResponseT]) -> Call[ResponseT]:
         """What makes `method`'s calls at `endpoint`."""
@@ -92,6 +108,40 @@ class Channels:
             self._calls[key] = call
         return cast("Call[ResponseT]", call)
 
+    def open_stream(
+        self,
+        endpoint: str,
+        name: str,
+        request_type: type[RequestT],
+        response_type: type[ResponseT],
+    ) -> aio.StreamStreamCall[RequestT, ResponseT]:
+        """A stream in both directions; nothing was sent yet. Cancel it when done with it."""
+        method: aio.StreamStreamMultiCallable[RequestT, ResponseT] = self._channel(
+            endpoint
+        ).stream_stream(
+            name,
+            request_serializer=request_type.SerializeToString,
+            response_deserializer=response_type.FromString,
+        )
+        return method()
+
+    def open_listing(
+        self,
+        endpoint: str,
+        name: str,
+        request: RequestT,
+        response_type: type[ResponseT],
+    ) -> aio.UnaryStreamCall[RequestT, ResponseT]:
+        """One request, many responses. Cancel it when done with it."""
+        method: aio.UnaryStreamMultiCallable[RequestT, ResponseT] = self._channel(
+            endpoint
+        ).unary_stream(
+            name,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response_type.FromString,
+        )
+        return method(request)
+
     async def close(self) -> None:
         channels, self._channels = list(self._channels.values()), {}
         self._calls.clear()
@@ -100,6 +150,6 @@ class Channels:
     def _channel(self, endpoint: str) -> aio.Channel:
         channel = self._channels.get(endpoint)
         if channel is None:
-            channel = aio.insecure_channel(endpoint, options=channel_options(self._config))
+            channel = open_channel(endpoint, self._config, channel_options(self._config))
             self._channels[endpoint] = channel
         return channel

@@ -94,3 +94,6 @@ SYNC = Method(
 )
 STATUS = Method(CLUSTER + "Status", cluster.StatusRequest, cluster.StatusResponse, is_write=False)
 DIGEST = Method(CLUSTER + "Digest", cluster.DigestRequest, cluster.DigestResponse, is_write=False)
+
+SESSION_STREAM = COORDINATION + "Session"
+WATCH_STREAM = COORDINATION + "Watch"

@@ -13,6 +13,18 @@ PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """TLS towards the replicas; file paths, in PEM. `authority` empty: those the system trusts.
+    `certificate` and `key` are this client's own, both or none. `server_name` is compared with the
+    replicas' certificates instead of the endpoint's host."""
+
+    authority: str = ""
+    certificate: str = ""
+    key: str = ""
+    server_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """Where the replicas are, and how long to try. Times in ms.
 
@@ -20,7 +32,7 @@ class ClientConfig:
     call that may be retried, so that a replica that has stopped (its sockets stay open) does not
     use up the whole time. `connect_timeout_ms` bounds one connection attempt. A call gives up after
     `unreachable_timeout_ms` when no endpoint could be connected to at all: then they are more
-    likely wrong than failing.
+    likely wrong than failing. `tls` None: connections are plain.
     """
 
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
@@ -30,6 +42,7 @@ class ClientConfig:
     unreachable_timeout_ms: int = 10_000
     retry_delay_ms_min: int = 20
     retry_delay_ms_max: int = 500
+    tls: TlsOptions | None = None
 
     def __post_init__(self) -> None:
         assert self.endpoints, "a client needs at least one endpoint"

@@ -15,7 +15,11 @@ from coordsvc.errors import (
     Applied,
     CoordError,
     OutcomeUnknownError,
+    RequestOutOfOrderError,
+    ResultForgottenError,
     SessionError,
+    SessionMovedError,
+    ThrottledError,
     UnavailableError,
 )
 
@@ -35,7 +39,11 @@ class ConnectionFailedError(UnavailableError):
 
 
 class UnreachableError(ConnectionFailedError):
-    """There was not even a connection, so nothing was sent."""
+    """There was not even a connection, so nothing was sent. `reason`: why, if that is known."""
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(f"{message}: {reason}" if reason else message)
+        self.reason = reason
 
 
 def may_retry(error: CoordError, repeatable: Repeatable) -> bool:
@@ -43,6 +51,19 @@ def may_retry(error: CoordError, repeatable: Repeatable) -> bool:
     if isinstance(error, UnavailableError):
         return True
     return isinstance(error, OutcomeUnknownError) and repeatable is Repeatable.ALWAYS
+
+
+def is_passing(error: CoordError) -> bool:
+    """Whether the reason of this refusal will go away: nothing was applied, ask again later."""
+    return isinstance(error, UnavailableError | ThrottledError)
+
+
+def is_number_used(error: CoordError) -> bool:
+    """Whether the state machine has done the number of the write that was refused, rather than a
+    front door refused it."""
+    if isinstance(error, RequestOutOfOrderError | SessionMovedError):
+        return False
+    return error.zxid > 0 or isinstance(error, ResultForgottenError)
 
 
 def is_endpoint_to_blame(error: CoordError) -> bool:
@@ -61,12 +82,15 @@ class Failures:
         self._last: CoordError | None = None
         self._unknown: CoordError | None = None
         self._was_reached = False
+        self._reason = ""
 
     def add(self, error: CoordError) -> None:
         self._count += 1
         self._last = error
         if not isinstance(error, UnreachableError):
             self._was_reached = True
+        elif error.reason:
+            self._reason = error.reason
         if isinstance(error, OutcomeUnknownError):
             self._unknown = error
 
@@ -87,7 +111,8 @@ class Failures:
         was certainly not applied, or came after the session's end, proves nothing about it."""
         assert self._last is not None
         if not self._was_reached:
-            return UnreachableError(f"cannot connect to {' or '.join(self._config.endpoints)}")
+            message = f"cannot connect to {' or '.join(self._config.endpoints)}"
+            return UnreachableError(message, reason=self._reason)
         if self._unknown is None:
             return self._last
         if isinstance(self._last, UnavailableError):

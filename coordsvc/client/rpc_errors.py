@@ -40,6 +40,11 @@ def typed_error(error: aio.AioRpcError, endpoint: str, *, is_write: bool) -> Coo
     return InternalError(f"not an answer of coordsvc, from {reason}")
 
 
+def typed_detail(detail: errors_pb2.ErrorDetail) -> CoordError:
+    """The error that an item of a Session stream says."""
+    return _from_detail(detail, detail.message)
+
+
 def _find_detail(trailer: bytes) -> errors_pb2.ErrorDetail | None:
     try:
         for packed in status_pb2.Status.FromString(trailer).details:

@@ -1,70 +1,76 @@
-"""A session over unary calls: kept alive by heartbeats, its writes numbered.
-
-A number makes a write repeatable: the cluster answers a repetition as the first time, on any
-replica, also after a fail-over. Number n is applied only after n-1, so writes go one at a time, and
-one whose outcome stayed unknown is settled before the next is sent.
-"""
+"""The life of a client's session, as a program sees it: opened, closed, its state, its end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Self
 
-from coordsvc.client import methods
-from coordsvc.client.methods import Method, RequestT, ResponseT
-from coordsvc.client.unary import UnaryClient
-from coordsvc.errors import (
-    CoordError,
-    OutcomeUnknownError,
-    RequestOutOfOrderError,
-    ResultForgottenError,
-    SessionError,
-    SessionExpiredError,
-    UnavailableError,
-)
-from coordsvc.v1 import common_pb2, coordination_pb2
+from coordsvc.client.channels import Channels
+from coordsvc.client.operations import Operations
+from coordsvc.client.options import DEFAULT_ENDPOINT, ClientConfig, TlsOptions, parse_endpoints
+from coordsvc.client.records import SessionState, StateListener
+from coordsvc.client.requests import Request
+from coordsvc.client.status import FINAL, SessionStatus
+from coordsvc.client.stream import StreamKeeper
+from coordsvc.errors import Applied, CoordError, SessionExpiredError
 
-HEARTBEATS_PER_TIMEOUT = 3
-"""Two may be lost before the session is."""
+logger = logging.getLogger(__name__)
+
+SESSION_TIMEOUT_MS = 10_000
 
 CLOSE_TIMEOUT_MS = 3_000
 """A session that cannot be closed expires: not worth a long wait at a program's end."""
 
+RECONNECT_MS_MIN, RECONNECT_MS_MAX = 50, 1_000
 
-class ClientSession:
-    """An open session. Make it with `open`, and use it within `async with`, which closes it.
 
-    Every write raises SessionError once the session is gone. It is counted as lost one timeout
-    after the last heartbeat that was answered was *sent*, by this process's clock: the cluster,
-    which counts from when it heard, has then not given it up any earlier.
-    """
+class Session:
+    """What Client is besides its operations; see there."""
 
-    def __init__(self, client: UnaryClient, answer: coordination_pb2.OpenSessionResponse) -> None:
-        self.timeout_ms = answer.timeout_ms
-        self._client = client
-        self._credentials = answer.credentials
-        self._next_number = 1
-        self._unsettled: Callable[[], Awaitable[Any]] | None = None
-        self._turn = asyncio.Lock()
-        self._keeper: asyncio.Task[SessionError] | None = None
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
+        *,
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
+        client_name: str = "",
+        timeout_ms: int = 10_000,
+        randomize_endpoints: bool = True,
+        tls: TlsOptions | None = None,
+        config: ClientConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if config is None:
+            text = endpoints if isinstance(endpoints, str) else ",".join(endpoints)
+            config = ClientConfig(
+                parse_endpoints(text),
+                timeout_ms=timeout_ms,
+                retry_delay_ms_min=RECONNECT_MS_MIN,
+                retry_delay_ms_max=RECONNECT_MS_MAX,
+                tls=tls,
+            )
+        if randomize_endpoints:
+            drawn = random.randrange(len(config.endpoints))
+            order = config.endpoints[drawn:] + config.endpoints[:drawn]
+            config = replace(config, endpoints=order)
+        self.config = config
+        self._session_timeout_ms = session_timeout_ms
+        self._client_name = client_name
+        self._clock = clock
+        self._status = SessionStatus()
+        self._channels = Channels(config)
+        self._keeper: StreamKeeper | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._operations: Operations | None = None
 
-    @classmethod
-    async def open(
-        cls, client: UnaryClient, timeout_ms: int = 0, client_name: str = ""
-    ) -> ClientSession:
-        """`timeout_ms` 0: the cluster's default. The timeout it grants is `self.timeout_ms`."""
-        sent_at = time.monotonic()
-        request = coordination_pb2.OpenSessionRequest(
-            timeout_ms=timeout_ms, client_name=client_name
-        )
-        session = cls(client, await client.call(methods.OPEN_SESSION, request))
-        session._keeper = asyncio.create_task(session._keep_alive(sent_at))
-        return session
-
-    async def __aenter__(self) -> ClientSession:
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
     async def __aexit__(
@@ -75,127 +81,122 @@ class ClientSession:
     ) -> None:
         await self.close()
 
-    @property
-    def session_id(self) -> int:
-        return self._credentials.session_id
-
-    async def wait_lost(self) -> SessionError:
-        """Returns once the session is lost, with the reason."""
-        assert self._keeper is not None
-        return await asyncio.shield(self._keeper)
+    async def start(self) -> None:
+        """Open the session; `async with` does it. Errors: UnavailableError when no replica with a
+        quorum is found in `config.timeout_ms`; LimitExceededError; BadArgumentsError."""
+        if self._keeper is not None:
+            raise RuntimeError("a client is started once; make a new one")
+        self._keeper = StreamKeeper(
+            self.config,
+            self._channels,
+            self._status,
+            self._session_timeout_ms,
+            self._client_name,
+            clock=self._clock,
+        )
+        self._operations = Operations(
+            self._keeper.conversation, self._submit, self._clock, self.config.timeout_ms
+        )
+        self._status.change(SessionState.SUSPENDED)
+        self._task = asyncio.create_task(self._keeper.run())
+        try:
+            await self._status.wait_for(SessionState.CONNECTED)
+        except BaseException:
+            await self._shut()
+            raise
 
     async def close(self) -> None:
-        """End the session, with all its ephemerals. One that is gone already is closed."""
-        assert self._keeper is not None
-        was_lost = self._keeper.done()
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
-        if was_lost:
-            return
-        try:
-            await self.write(
-                methods.CLOSE_SESSION,
-                lambda context: coordination_pb2.CloseSessionRequest(context=context),
-                timeout_ms=min(CLOSE_TIMEOUT_MS, self._client.config.timeout_ms),
-            )
-        except SessionExpiredError:
-            return
-
-    async def create(
-        self,
-        path: str,
-        data: bytes | None = None,
-        *,
-        mode: common_pb2.CreateMode.ValueType = common_pb2.CREATE_MODE_PERSISTENT,
-        ttl_ms: int = 0,
-    ) -> coordination_pb2.CreateResponse:
-        return await self.write(
-            methods.CREATE,
-            lambda context: coordination_pb2.CreateRequest(
-                context=context, path=path, data=data, mode=mode, ttl_ms=ttl_ms
-            ),
-        )
-
-    async def write(
-        self,
-        method: Method[RequestT, ResponseT],
-        build: Callable[[common_pb2.RequestContext], RequestT],
-        *,
-        timeout_ms: int | None = None,
-    ) -> ResponseT:
-        """One write, under the next number. OutcomeUnknownError only when the deadline passed
-        first; the next write then settles this one before it is sent."""
-        async with self._turn:
-            await self._settle_previous()
-            request = build(self._context(self._next_number))
-
-            async def attempt() -> ResponseT:
-                return await self._client.call(method, request, timeout_ms=timeout_ms)
-
-            self._next_number, self._unsettled = self._next_number + 1, attempt
+        """End the session, after everything submitted before. Its ephemerals are deleted. Waits 3 s
+        at most: a session that cannot be closed expires by itself."""
+        if self._status.state not in FINAL:
+            done = self.nowait.close_session(CLOSE_TIMEOUT_MS)
             try:
-                answer = await attempt()
-            except OutcomeUnknownError:
-                raise
-            except CoordError as error:
-                if not _is_number_used(error):
-                    self._next_number -= 1
-                self._unsettled = None
-                raise
-            self._unsettled = None
-            return answer
+                await asyncio.wait_for(done, CLOSE_TIMEOUT_MS / 1000)
+            except (CoordError, TimeoutError) as error:
+                # Gone already, or out of reach until it expires: over in any case.
+                logger.debug("session not closed: %s", error)
+        await self._shut()
 
-    async def _settle_previous(self) -> None:
-        """Repeat the write whose outcome is not known, if there is one. Its caller has been told;
-        all that matters here is that its number is done."""
-        if self._unsettled is None:
-            return
-        try:
-            await self._unsettled()
-        except OutcomeUnknownError as error:
-            raise UnavailableError(
-                f"not sent, as the write before it is unsettled: {error}"
-            ) from None
-        except CoordError as error:
-            if not _is_number_used(error):
-                raise
-        self._unsettled = None
+    async def _shut(self) -> None:
+        if self._status.state not in FINAL:
+            self._status.change(SessionState.CLOSED)
+            assert self._keeper is not None
+            self._keeper.conversation.fail(SessionExpiredError("the client was closed"))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._channels.close()
 
-    def _context(self, number: int) -> common_pb2.RequestContext:
-        return self._client.context(
-            common_pb2.RequestContext(
-                session=self._credentials, request_number=number, done_below=number
-            )
-        )
+    @property
+    def state(self) -> SessionState:
+        """By this process's clock: CONNECTED and SUSPENDED say that the session lives, even if the
+        loop stood still for long before this call."""
+        if self._keeper is not None:
+            self._keeper.check_clock()
+        return self._status.state
 
-    async def _keep_alive(self, opened_at: float) -> SessionError:
-        timeout = self.timeout_ms / 1000
-        interval = timeout / HEARTBEATS_PER_TIMEOUT
-        request = coordination_pb2.HeartbeatRequest(credentials=self._credentials)
-        lost_at, next_at = opened_at + timeout, opened_at + interval
-        while True:
-            await asyncio.sleep(max(0.0, min(next_at, lost_at) - time.monotonic()))
-            sent_at = time.monotonic()
-            if sent_at >= lost_at:
-                return SessionExpiredError(
-                    f"no heartbeat was answered for the session's timeout of {self.timeout_ms} ms"
-                )
-            patience = min(interval, lost_at - sent_at)
-            try:
-                await self._client.call(
-                    methods.HEARTBEAT, request, timeout_ms=max(1, int(patience * 1000))
-                )
-            except SessionError as error:
-                return error
-            except CoordError:
-                # It counts as lost at lost_at, not before: try on until then.
-                next_at = max(time.monotonic(), sent_at + interval / 4)
-                continue
-            lost_at, next_at = sent_at + timeout, sent_at + interval
+    @property
+    def failure(self) -> CoordError | None:
+        """Why the session is lost; None: it is not."""
+        return self._status.error
 
+    async def wait_for_state(self, state: SessionState) -> None:
+        """Returns once the session is in `state`. SessionError: it will not be any more."""
+        await self._status.wait_for(state)
 
-def _is_number_used(error: CoordError) -> bool:
-    """Whether the state machine has done the number, rather than a front door refused it."""
-    if isinstance(error, RequestOutOfOrderError):
-        return False
-    return error.zxid > 0 or isinstance(error, ResultForgottenError)
+    def add_listener(self, listener: StateListener) -> None:
+        """`listener(state)` is called on every change, before anything else happens; it may submit
+        operations, and must not wait."""
+        self._status.add_listener(listener)
+
+    def remove_listener(self, listener: StateListener) -> None:
+        self._status.remove_listener(listener)
+
+    @property
+    def session_id(self) -> int:
+        """0 before the session is open."""
+        credentials = self._keeper.conversation.credentials if self._keeper else None
+        return credentials.session_id if credentials is not None else 0
+
+    @property
+    def session_timeout_ms(self) -> int:
+        """What the service granted."""
+        return round(self._keeper.conversation.lifetime.timeout_s * 1000) if self._keeper else 0
+
+    @property
+    def zxid(self) -> int:
+        """The highest that any answer carried: everything up to it is seen by every read to come.
+        Hand it to another client as `min_zxid` to let it see as much."""
+        return self._keeper.conversation.zxid if self._keeper else 0
+
+    @property
+    def endpoint(self) -> str:
+        """Of the replica that the session is attached to now; empty: none."""
+        return self._keeper.endpoint if self._keeper else ""
+
+    @property
+    def nowait(self) -> Operations:
+        """The same operations as functions that submit at once and return the answer's future: for
+        thousands at a time, without a task for each::
+
+            futures = [client.nowait.set_data("/config", b"x") for _ in range(20_000)]
+            await asyncio.gather(*futures)
+
+        What cannot leave yet waits in memory.
+        """
+        if self._operations is None:
+            raise RuntimeError("the client is not started: use it within `async with`")
+        return self._operations
+
+    def _submit(self, request: Request) -> None:
+        status, keeper = self._status, self._keeper
+        assert keeper is not None
+        if status.state in FINAL:
+            error = status.error
+            if error is None:
+                raise SessionExpiredError("the client is closed")
+            error = copy(error)
+            error.applied = Applied.NO
+            raise error
+        keeper.conversation.submit(request)
+        keeper.wake_by(request.deadline)

@@ -2,7 +2,7 @@
 
 A call goes to one endpoint. When that fails so that another replica may help, the same request
 goes to the next one, until the deadline: reads always, writes when they were certainly not applied,
-writes under a request number (see `session`) also when nobody knows. What the client has seen is
+writes under a request number also when nobody knows. What the client has seen is
 never unseen: each request asks for at least the highest zxid answered so far (`min_zxid`).
 
 One client belongs to one event loop. Its calls may run concurrently; they are then in no order.
@@ -36,7 +36,7 @@ LINEARIZABLE = common_pb2.READ_CONSISTENCY_LINEARIZABLE
 
 class UnaryClient:
     """Every method raises CoordError's subclasses only (and CancelledError when cancelled, which
-    does not take back a write). `session` is an argument of those that may run in one."""
+    does not take back a write)."""
 
     def __init__(self, config: ClientConfig | None = None) -> None:
         self.config = config if config is not None else ClientConfig()

@@ -18,7 +18,6 @@ from coordsvc.core.records import (
     KIND_TTL,
     OUTSTANDING_REQUESTS_MAX,
     TTL_MS_MAX,
-    ChangedRecords,
     Znode,
 )
 from coordsvc.core.state import SPECIAL_PATHS, State
@@ -49,13 +48,8 @@ def check_machine(machine: Machine) -> None:
 
 def full_digest(state: State) -> int:
     """The digest counted from all records, without any running sum."""
-    everything = ChangedRecords()
-    everything.znodes = {znode.node_id: znode for znode in state.znodes.values()}
-    everything.sessions = dict(state.sessions)
-    everything.results = dict(state.results)
-    everything.origins = dict(state.origins)
     digest = Digest()
-    digest.fold(everything)
+    digest.fold(state.all_records())
     return digest.value(state.singletons())
 
 
@@ -97,6 +91,7 @@ def _check_stat(state: State, stat: Stat) -> None:
 def _check_indexes(state: State) -> None:
     znodes = state.znodes.values()
     assert len({znode.node_id for znode in znodes}) == len(znodes)
+    assert state.data_bytes == sum(len(znode.data or b"") for znode in znodes)
     assert sum(map(len, state.children.values())) == len(znodes) - 1
     assert all(state.children.values()), "a leaf costs no container"
     for children in state.children.values():

@@ -268,10 +268,13 @@ class Machine:
         can be compared however many entries are under way."""
         return self._digest_points[-1] if self._digest_points else (0, 0)
 
-    def observe_changes(self) -> ChangeFeed:
-        """A feed of the records that change from now on."""
+    def observe_changes(self, *, everything: bool = False) -> ChangeFeed:
+        """A feed of the records that change from now on. `everything`: all there are now count as
+        changed, for an observer that has none of them."""
         self._fold()
         feed = ChangeFeed(self)
+        if everything:
+            feed.merge(self.state.all_records())
         self._feeds.append(feed)
         return feed
 

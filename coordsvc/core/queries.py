@@ -7,8 +7,6 @@ server answers it as missing, and leaves the check to its clients).
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 import msgspec
 
 from coordsvc.core.auth import check, without_digests
@@ -22,6 +20,9 @@ from coordsvc.paths import is_at_or_below, join, path_fault
 CHILDREN_BYTES_MAX = 2 * 1024 * 1024
 """A page of children is at most about so large: below the 4 MiB at which default gRPC clients
 stop, with room for what the message adds."""
+
+CHILDREN_MAX = 8_192
+"""And at most of so many: a page is made in one turn of the loop, in about ten milliseconds."""
 
 _CHILD_OVERHEAD_BYTES = 16
 _STAT_BYTES = 128
@@ -96,8 +97,9 @@ def get_children(
     include_data: bool = False,
     bytes_max: int = CHILDREN_BYTES_MAX,
 ) -> ChildrenPage | Refusal:
-    """The children after `page_token`, sorted by name: at most `page_size` (0: no such limit) and
-    about `bytes_max` bytes, but at least one. NO_NODE; NO_AUTH without READ; BAD_ARGUMENTS.
+    """The children after `page_token`, sorted by name: at most `page_size` (0: no such limit),
+    CHILDREN_MAX and about `bytes_max` bytes, but at least one. NO_NODE; NO_AUTH without READ;
+    BAD_ARGUMENTS.
 
     A token is the last name of the page before, so pages go on past whatever changed between.
     """
@@ -108,22 +110,24 @@ def get_children(
         return refuse(ErrorCode.BAD_ARGUMENTS, path, f"page_size is {page_size}; 0 is unlimited")
     if not _may_read(znode, ids):
         return _no_auth(path)
-    names = state.child_names(path)
-    start = bisect_right(names, page_token) if page_token else 0
-    end = min(start + page_size, len(names)) if page_size else len(names)
+    names = state.children.get(path)
+    count_max = min(page_size or CHILDREN_MAX, CHILDREN_MAX)
     children: list[Child] = []
+    is_last = True
     bytes_left = bytes_max
-    for index in range(start, end):
-        name = names[index]
+    for name in names.after(page_token) if names is not None else ():
+        if len(children) == count_max:
+            is_last = False
+            break
         child = Child(name)
         if include_stat or include_data:
             child = _child(state, path, name, ids, include_stat, include_data)
         bytes_left -= _size(child)
         if bytes_left < 0 and children:
+            is_last = False
             break
         children.append(child)
-    is_last = start + len(children) >= len(names)
-    token = "" if is_last or not children else children[-1].name
+    token = "" if is_last else children[-1].name
     return ChildrenPage(tuple(children), znode.stat, token)
 
 

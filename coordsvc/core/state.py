@@ -64,6 +64,8 @@ class State:
         self.clock_ms = 0
         self.cluster_id = b""
         self.next_node_id = 1
+        self.data_bytes = 0
+        """The data of all znodes together."""
         self.znodes: dict[str, Znode] = {}
         self.sessions: dict[int, Session] = {}
         self.results: dict[tuple[int, int], SavedResult] = {}
@@ -96,7 +98,8 @@ class State:
         return tuple(sorted(self.ephemerals.get(session_id, ())))
 
     def child_names(self, path: str) -> list[str]:
-        """The sorted names of the children of `path`; empty for a leaf. Do not keep the list."""
+        """The sorted names of the children of `path`; empty for a leaf. For a page of many:
+        `children[path].after`."""
         children = self.children.get(path)
         return children.sorted() if children is not None else []
 
@@ -144,6 +147,7 @@ class State:
         """Put another record of the same znode: same path, same kind, same children."""
         if self.undo is not None:
             self.undo.append((_REPLACED, before, before))
+        self.data_bytes += after.stat.data_length - before.stat.data_length
         self.znodes[after.path] = after
         self.changed.znodes[after.node_id] = after
 
@@ -158,6 +162,9 @@ class State:
                 self.next_node_id = znode.node_id
             elif step == _REMOVED:
                 self._attach(znode)
+            else:
+                now = self.znodes[before.path]
+                self.data_bytes += before.stat.data_length - now.stat.data_length
             self._put(before)
 
     def put_session(self, session: Session) -> None:
@@ -187,6 +194,15 @@ class State:
     def put_origin(self, origin: Origin) -> None:
         self.origins[origin.replica_id] = origin
         self.changed.origins[origin.replica_id] = origin
+
+    def all_records(self) -> ChangedRecords:
+        """Every record except the singletons, as if each had changed."""
+        everything = ChangedRecords()
+        everything.znodes = {znode.node_id: znode for znode in self.znodes.values()}
+        everything.sessions = dict(self.sessions)
+        everything.results = dict(self.results)
+        everything.origins = dict(self.origins)
+        return everything
 
     def take_changed(self) -> ChangedRecords:
         """The records changed since the last time this was asked."""
@@ -258,6 +274,7 @@ class State:
     def _attach(self, znode: Znode) -> None:
         path = znode.path
         self._put(znode)
+        self.data_bytes += znode.stat.data_length
         if len(path) > 1:
             self._children_of(parent_of(path)).add(name_of(path))
         kind = znode.kind
@@ -277,6 +294,7 @@ class State:
     def _detach(self, znode: Znode) -> None:
         path = znode.path
         del self.znodes[path]
+        self.data_bytes -= znode.stat.data_length
         self.changed.znodes[znode.node_id] = None
         parent_path = parent_of(path)
         children = self.children[parent_path]

@@ -1,8 +1,8 @@
 """Watches: who wants to hear of which change. Per replica, never replicated.
 
-A *watcher* is one connection or stream, told by a number. Each of its watches has a `watch_id`
-of the watcher's own choosing. A change gives at most one delivery per watcher, path and type,
-with all watch ids that match. What the kinds see of a change at ``/p/n``::
+A *watcher* is one connection or stream, whatever stands for it. Each of its watches has a
+`watch_id` of the watcher's own choosing. A change gives at most one event per watcher and path,
+with all watches that match. What the kinds see of a change at ``/p/n``::
 
                 DATA, EXISTS    CHILDREN    PERSISTENT     CHILDREN or        PERSISTENT_RECURSIVE
                 on /p/n         on /p/n     on /p/n        PERSISTENT on /p   on /p/n or above
@@ -16,8 +16,8 @@ znode and so is not told. Ref: ZooKeeper WatchManager, DataTree; Programmer's Gu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ from coordsvc.core.commands import (
     Change,
 )
 from coordsvc.core.state import State
-from coordsvc.paths import ancestors_of, parent_of
+from coordsvc.paths import ROOT, parent_of
 
 DATA, EXISTS, CHILDREN, PERSISTENT, PERSISTENT_RECURSIVE = 1, 2, 3, 4, 5
 """Kinds of watches."""
@@ -41,29 +41,37 @@ DATA, EXISTS, CHILDREN, PERSISTENT, PERSISTENT_RECURSIVE = 1, 2, 3, 4, 5
 CHILDREN_CHANGED: Final = 4
 """An event's type, beside those of changes. Ref: ZooKeeper Watcher.Event.EventType."""
 
-_ONE_SHOT = (DATA, EXISTS, CHILDREN)
+ONE_SHOT: Final = (DATA, EXISTS, CHILDREN)
+NEEDS_ZNODE: Final = (DATA, CHILDREN)
+"""Kinds that are set on a znode that exists, as the reads are that set them in ZooKeeper."""
 
-_OWN_KINDS: Final[dict[int, tuple[int, ...]]] = {
-    CREATED: (DATA, EXISTS, PERSISTENT, PERSISTENT_RECURSIVE),
-    DATA_CHANGED: (DATA, EXISTS, PERSISTENT, PERSISTENT_RECURSIVE),
-    DELETED: (DATA, EXISTS, CHILDREN, PERSISTENT, PERSISTENT_RECURSIVE),
-}
-"""Which kinds on the changed path itself hear of a change."""
-
-_PARENT_KINDS = (CHILDREN, PERSISTENT)
-
-Watch = tuple[int, int, int]
-"""(watcher_id, kind, watch_id), under its path."""
-
-IdsOf = Callable[[int], tuple[AuthId, ...]]
+IdsOf = Callable[[Any], tuple[AuthId, ...]]
 """A watcher's identities at this moment."""
+
+
+class Watch(msgspec.Struct, frozen=True, gc=False):
+    """One watch. `watcher` is anything that can be a key; `include_data` is for whoever makes
+    events of it."""
+
+    watcher: Any
+    watch_id: int
+    path: str
+    kind: int
+    include_data: bool = False
+
+
+Found = dict[Any, list[Watch]]
+"""Watches that match, by their watcher."""
+
+Match = tuple[int, str, tuple[Acl, ...], Found]
+"""(type of the event, its path, the ACL of the znode there at that time, who watches it)."""
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One event for one watcher. `path` is the parent's for CHILDREN_CHANGED. `is_last_of_zxid`:
     the watcher gets nothing more of this zxid."""
 
-    watcher_id: int
+    watcher_id: Any
     type: int
     path: str
     zxid: int
@@ -72,63 +80,155 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     is_last_of_zxid: bool
 
 
+_Index = dict[str, dict[Watch, None]]
+
+
 class WatchTable:
-    """The watches at one replica."""
+    """Watches by what they hear of: changes of a znode itself, of its children, of everything
+    below. A PERSISTENT watch is in the first two."""
 
     def __init__(self) -> None:
-        self._by_path: dict[str, dict[Watch, None]] = {}
-        self._by_watcher: dict[int, dict[tuple[str, Watch], None]] = {}
-        self._recursive_count = 0
+        self._own: _Index = {}
+        self._children: _Index = {}
+        self._recursive: _Index = {}
+        self._count = 0
+        self._recursive_length_max = 0
+        """No path under a recursive watch is longer; it falls when the last of them goes."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_watcher.values()))
+        return self._count
+
+    def __iter__(self) -> Iterator[Watch]:
+        """All watches, in no order that means anything."""
+        for index in (self._own, self._children, self._recursive):
+            for watches in index.values():
+                for watch in watches:
+                    if index is not self._children or watch.kind != PERSISTENT:
+                        yield watch
+
+    @property
+    def has_recursive(self) -> bool:
+        return bool(self._recursive)
+
+    def chains(self) -> Iterator[tuple[str, bool]]:
+        """Which changes matter, but for recursive watches: (path, False) for those of the znode
+        itself, (path, True) for its children coming and going."""
+        for path in self._own:
+            yield path, False
+        for path in self._children:
+            yield path, True
+            if path not in self._own:
+                yield path, False
+
+    def has_chain(self, path: str, of_children: bool) -> bool:
+        return path in self._children or (not of_children and path in self._own)
+
+    def put(self, watch: Watch) -> None:
+        """Watch, whether or not anything is there. The same watch twice is one."""
+        kind, path = watch.kind, watch.path
+        if kind == PERSISTENT_RECURSIVE:
+            is_new = _put(self._recursive, watch)
+            self._recursive_length_max = max(self._recursive_length_max, len(path))
+        elif kind == CHILDREN:
+            is_new = _put(self._children, watch)
+        else:
+            is_new = _put(self._own, watch)
+            if kind == PERSISTENT:
+                _put(self._children, watch)
+        self._count += is_new
+
+    def drop(self, watch: Watch) -> bool:
+        """Stop watching. False: there was no such watch."""
+        kind = watch.kind
+        if kind == PERSISTENT_RECURSIVE:
+            was_there = _drop(self._recursive, watch)
+            if not self._recursive:
+                self._recursive_length_max = 0
+        elif kind == CHILDREN:
+            was_there = _drop(self._children, watch)
+        else:
+            was_there = _drop(self._own, watch)
+            if kind == PERSISTENT:
+                _drop(self._children, watch)
+        self._count -= was_there
+        return was_there
+
+    # ------------------------------------------------------------------------------- changes
+
+    def match(self, change: Change) -> list[Match]:
+        """Who hears of the change: first at its own path, then at its parent's. One-shot watches
+        are used up."""
+        if not self._count:
+            return []
+        path, change_type = change.path, change.type
+        matches: list[Match] = []
+        own: Found = {}
+        if path in self._own:
+            self._find(self._own[path], own)
+        if change_type == DELETED and path in self._children:
+            self._find([watch for watch in self._children[path] if watch.kind == CHILDREN], own)
+        if self._recursive:
+            self._find_recursive(path, own)
+        if own:
+            matches.append((change_type, path, change.acl, own))
+        if change_type != DATA_CHANGED:
+            parent_path = parent_of(path)
+            if parent_path in self._children:
+                found: Found = {}
+                self._find(self._children[parent_path], found)
+                matches.append((CHILDREN_CHANGED, parent_path, change.parent_acl, found))
+        return matches
+
+    def _find(self, watches: Iterable[Watch], found: Found) -> None:
+        used_up = []
+        for watch in watches:
+            of_watcher = found.get(watch.watcher)
+            if of_watcher is None:
+                found[watch.watcher] = [watch]
+            else:
+                of_watcher.append(watch)
+            if watch.kind in ONE_SHOT:
+                used_up.append(watch)
+        for watch in used_up:
+            self.drop(watch)
+
+    def _find_recursive(self, path: str, found: Found) -> None:
+        """At the path and above it, from the root down, as far as there can be watches."""
+        recursive = self._recursive
+        if ROOT in recursive:
+            self._find(recursive[ROOT], found)
+        end = path.find("/", 1)
+        while 0 < end <= self._recursive_length_max:
+            if (ancestor := path[:end]) in recursive:
+                self._find(recursive[ancestor], found)
+            end = path.find("/", end + 1)
+        if path != ROOT and path in recursive:
+            self._find(recursive[path], found)
+
+    # ------------------------------------------------------- for watchers that are told by a number
 
     def add(self, watcher_id: int, path: str, kind: int, watch_id: int = 0) -> None:
-        """Watch `path`, whether or not anything is there. The same watch twice is one."""
-        watch = (watcher_id, kind, watch_id)
-        watches = self._by_path.setdefault(path, {})
-        if watch not in watches:
-            watches[watch] = None
-            self._by_watcher.setdefault(watcher_id, {})[path, watch] = None
-            self._recursive_count += kind == PERSISTENT_RECURSIVE
+        self.put(Watch(watcher_id, watch_id, path, kind))
 
     def remove(self, watcher_id: int, path: str, kind: int, watch_id: int = 0) -> bool:
-        """Stop watching. False: there was no such watch (NO_WATCHER)."""
-        watch = (watcher_id, kind, watch_id)
-        if watch not in self._by_path.get(path, {}):
-            return False
-        self._drop(path, watch)
-        return True
+        """False: there was no such watch (NO_WATCHER)."""
+        return self.drop(Watch(watcher_id, watch_id, path, kind))
 
     def remove_watcher(self, watcher_id: int) -> None:
-        """The watcher is gone, and all its watches with it."""
-        for path, watch in tuple(self._by_watcher.get(watcher_id, ())):
-            self._drop(path, watch)
-
-    def _drop(self, path: str, watch: Watch) -> None:
-        watches = self._by_path[path]
-        del watches[watch]
-        if not watches:
-            del self._by_path[path]
-        of_watcher = self._by_watcher[watch[0]]
-        del of_watcher[path, watch]
-        if not of_watcher:
-            del self._by_watcher[watch[0]]
-        self._recursive_count -= watch[1] == PERSISTENT_RECURSIVE
-
-    # ------------------------------------------------------------------- changes
+        """The watcher is gone, and all its watches with it. Looks at every watch there is."""
+        for watch in [watch for watch in self if watch.watcher == watcher_id]:
+            self.drop(watch)
 
     def trigger(self, changes: Iterable[Change], ids_of: IdsOf) -> list[Delivery]:
         """The deliveries of these changes, in their order; uses up one-shot watches. Whole
         groups only: all changes of a zxid must come in one call."""
-        if not self._by_path:
-            return []
         deliveries: list[Delivery] = []
         last_of_watcher: dict[int, int] = {}
         for change in changes:
-            for delivery in self._deliveries(change, ids_of):
-                last_of_watcher[delivery.watcher_id] = len(deliveries)
-                deliveries.append(delivery)
+            for match in self.match(change):
+                for delivery in _readable(match, change, ids_of):
+                    last_of_watcher[delivery.watcher_id] = len(deliveries)
+                    deliveries.append(delivery)
             if change.last_of_zxid:
                 for index in last_of_watcher.values():
                     deliveries[index] = msgspec.structs.replace(
@@ -137,53 +237,45 @@ class WatchTable:
                 last_of_watcher.clear()
         return deliveries
 
-    def _deliveries(self, change: Change, ids_of: IdsOf) -> list[Delivery]:
-        path = change.path
-        own: dict[int, list[int]] = {}
-        self._match(path, _OWN_KINDS[change.type], own)
-        if self._recursive_count:
-            for ancestor in ancestors_of(path):
-                if ancestor != path:
-                    self._match(ancestor, (PERSISTENT_RECURSIVE,), own)
-        deliveries = _readable(own, change.type, path, change.acl, change, ids_of)
-        if change.type != DATA_CHANGED:
-            parent_path = parent_of(path)
-            of_parent: dict[int, list[int]] = {}
-            self._match(parent_path, _PARENT_KINDS, of_parent)
-            deliveries += _readable(
-                of_parent, CHILDREN_CHANGED, parent_path, change.parent_acl, change, ids_of
-            )
-        return deliveries
 
-    def _match(self, path: str, kinds: tuple[int, ...], found: dict[int, list[int]]) -> None:
-        """Add the watch ids of these kinds at `path` to `found`, by watcher."""
-        watches = self._by_path.get(path)
-        if watches is None:
-            return
-        for watch in tuple(watches):
-            watcher_id, kind, watch_id = watch
-            if kind in kinds:
-                ids = found.setdefault(watcher_id, [])
-                if watch_id not in ids:
-                    ids.append(watch_id)
-                if kind in _ONE_SHOT:
-                    self._drop(path, watch)
+def _put(index: _Index, watch: Watch) -> bool:
+    watches = index.get(watch.path)
+    if watches is None:
+        index[watch.path] = {watch: None}
+        return True
+    if watch in watches:
+        return False
+    watches[watch] = None
+    return True
 
 
-def _readable(
-    found: dict[int, list[int]],
-    event_type: int,
-    path: str,
-    acl: tuple[Acl, ...],
-    change: Change,
-    ids_of: IdsOf,
-) -> list[Delivery]:
+def _drop(index: _Index, watch: Watch) -> bool:
+    watches = index.get(watch.path)
+    if watches is None or watch not in watches:
+        return False
+    del watches[watch]
+    if not watches:
+        del index[watch.path]
+    return True
+
+
+def may_read(acl: tuple[Acl, ...], ids: Callable[[], tuple[AuthId, ...]]) -> bool:
+    """Whether an event about a znode with this ACL may be told. Asks for the identities only
+    when they matter."""
+    return acl is OPEN_ACL or check(acl, READ, ids())
+
+
+def _readable(match: Match, change: Change, ids_of: IdsOf) -> list[Delivery]:
     """Deliveries to those who may READ the znode the event is about, as its ACL was then."""
-    return [
-        Delivery(watcher_id, event_type, path, change.zxid, tuple(watch_ids), change, False)
-        for watcher_id, watch_ids in found.items()
-        if acl is OPEN_ACL or check(acl, READ, ids_of(watcher_id))
-    ]
+    event_type, path, acl, found = match
+    deliveries = []
+    for watcher_id, watches in found.items():
+        if acl is OPEN_ACL or check(acl, READ, ids_of(watcher_id)):
+            watch_ids = tuple(sorted({watch.watch_id for watch in watches}))
+            deliveries.append(
+                Delivery(watcher_id, event_type, path, change.zxid, watch_ids, change, False)
+            )
+    return deliveries
 
 
 # --------------------------------------------------------------------------- catching up
@@ -196,7 +288,7 @@ def missed_event(state: State, path: str, kind: int, after_zxid: int) -> int | N
     A znode deleted and made again shows as DATA_CHANGED. An EXISTS watch on nothing that came
     and went again cannot be told at all. Ref: ZooKeeper DataTree.setWatches.
     """
-    assert kind in _ONE_SHOT
+    assert kind in ONE_SHOT
     znode = state.znodes.get(path)
     if znode is None:
         return None if kind == EXISTS else DELETED

@@ -121,6 +121,7 @@ class RaftAdapter(SyncObj):  # type: ignore[misc]
         clock: Clock,
         rng: random.Random,
         on_role: Callable[[int, int], None],
+        applied_index: int,
     ) -> None:
         # The library's constructor walks dir(self), so everything properties read comes first.
         self.settings = settings
@@ -150,9 +151,9 @@ class RaftAdapter(SyncObj):  # type: ignore[misc]
             ),
             transportClass=_DirectTransport,
         )
-        base_index = journal[0][1]
-        self._SyncObj__raftLastApplied = base_index
-        self._SyncObj__raftCommitIndex = base_index
+        # What a checkpoint covers was committed; what the log holds beyond it may not be.
+        self._SyncObj__raftLastApplied = applied_index
+        self._SyncObj__raftCommitIndex = applied_index
 
     # ------------------------------------------------------------ replaced, see node.py
 
@@ -189,7 +190,7 @@ class RaftAdapter(SyncObj):  # type: ignore[misc]
         raise LibraryPathError("the library's command queue is never used")
 
     def _SyncObj__tryLogCompaction(self) -> None:
-        raise LibraryPathError("the log is compacted by unlinking WAL segments")
+        raise LibraryPathError("the log is compacted by the replica, in slices")
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
         raise LibraryPathError("snapshots never travel through the library")
@@ -244,7 +245,7 @@ class RaftAdapter(SyncObj):  # type: ignore[misc]
 
     @property
     def commit_index(self) -> int:
-        return self._SyncObj__raftCommitIndex  # type: ignore[no-any-return]
+        return self._SyncObj__raftCommitIndex
 
     @commit_index.setter
     def commit_index(self, index: int) -> None:
@@ -253,7 +254,7 @@ class RaftAdapter(SyncObj):  # type: ignore[misc]
 
     @property
     def applied_index(self) -> int:
-        return self._SyncObj__raftLastApplied  # type: ignore[no-any-return]
+        return self._SyncObj__raftLastApplied
 
     @applied_index.setter
     def applied_index(self, index: int) -> None:

@@ -23,7 +23,14 @@ Answer = tuple[Waiter, Reply]
 
 
 class DigestMismatchError(AssertionError):
-    """This replica's state differs from its leader's: it must not serve."""
+    """This replica's state differs from its leader's: it must not serve, and stops."""
+
+    def __init__(self, zxid: int, leaders: int, own: int) -> None:
+        super().__init__(
+            f"this replica's state differs from its leader's at zxid {zxid} (digest {own:016x}, "
+            f"the leader's {leaders:016x}): it stops. `coordsvc rejoin DATA_DIR`, run on this "
+            "replica's data directory, makes it start anew from what the others hold"
+        )
 
 
 class ClusterMismatchError(AssertionError):
@@ -62,7 +69,7 @@ class Applier:
         while node.applied_index < node.commit_index:
             index = node.applied_index + 1
             payload, entry_index, term = node.journal.record(index)
-            assert entry_index == index
+            assert entry_index == node.applied_index + 1, f"entry {entry_index} at {index}"
             if payload == NO_OP:
                 self._on_noop(index, term)
             else:
@@ -81,8 +88,7 @@ class Applier:
         state = self._machine.state
         applied = self._machine.apply_entry(entry, term)
         if applied.digest_mismatch is not None:
-            zxid, leaders, own = applied.digest_mismatch
-            raise DigestMismatchError(f"at zxid {zxid}: leader {leaders:016x}, here {own:016x}")
+            raise DigestMismatchError(*applied.digest_mismatch)
         if state.cluster_id != self.cluster_id and state.cluster_id:
             self._name_cluster(state.cluster_id)
         for applied_batch, batch in zip(applied.batches, entry.batches, strict=True):
@@ -94,10 +100,17 @@ class Applier:
                 self._origin.registered(applied_batch.replies[0], now)
         self._hooks.on_applied(applied)
 
+    def name_loaded_cluster(self) -> None:
+        """Of a loaded checkpoint. Raises ClusterMismatchError when the data directory is of another
+        cluster."""
+        loaded = self._machine.state.cluster_id
+        if loaded and loaded != self.cluster_id:
+            self._name_cluster(loaded)
+
     def _name_cluster(self, cluster_id: bytes) -> None:
         if self.cluster_id:
             raise ClusterMismatchError(
-                f"the log is of cluster {cluster_id.hex()}, "
+                f"the log or its checkpoint is of cluster {cluster_id.hex()}, "
                 f"the data directory of {self.cluster_id.hex()}"
             )
         self.cluster_id = cluster_id

@@ -17,6 +17,9 @@ from coordsvc.raft.adapter import NO_OP
 Record = tuple[bytes, int, int]
 """(payload, index, term), the library's order."""
 
+ENTRY_OVERHEAD_BYTES = 150
+"""What an entry takes in memory besides its payload, about."""
+
 FIRST_BASE = (NO_OP, 1, 0)
 """What an empty log starts from, the same on every replica."""
 
@@ -73,7 +76,7 @@ class WalJournal(Journal):  # type: ignore[misc]
         raise AssertionError("the log is truncated on a conflict only, by index")
 
     def deleteEntriesTo(self, entryTo: int) -> None:
-        raise AssertionError("the log is compacted by unlinking WAL segments")
+        raise AssertionError("the log is compacted in slices, by index")
 
     def __getitem__(self, item: Any) -> Any:
         return self._records[item]
@@ -129,6 +132,11 @@ class WalJournal(Journal):  # type: ignore[misc]
     def bytes_held(self) -> int:
         return self._bytes
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the entries take in memory, about."""
+        return self._bytes + ENTRY_OVERHEAD_BYTES * (len(self._records) - 1)
+
     def term_at(self, index: int) -> int:
         return self.record(index)[2]
 
@@ -166,6 +174,26 @@ class WalJournal(Journal):  # type: ignore[misc]
         self.durable_index = min(self.durable_index, index - 1)
         while self._unsynced and self._unsynced[-1][1] >= index:
             self._unsynced.pop()
+
+    def drop_front(self, index: int, keep_bytes: int, count_max: int) -> int:
+        """Moves the base up, at most to `index` and by `count_max` entries, while what is left
+        weighs at least `keep_bytes`. Returns how many entries were dropped. The caller has their
+        effect on disk elsewhere, and tells the WAL."""
+        assert index <= self.durable_index, f"entry {index} is not on disk yet"
+        records, left = self._records, self.weight_bytes
+        end, dropped = min(index - self.base_index, count_max), 0
+        while dropped < end:
+            weight = len(records[dropped + 1][0]) + ENTRY_OVERHEAD_BYTES
+            if left - weight < keep_bytes:
+                break
+            left -= weight
+            dropped += 1
+        if dropped:
+            _, base_index, base_term = records[dropped]
+            del records[:dropped]
+            records[0] = (NO_OP, base_index, base_term)
+            self._bytes = left - ENTRY_OVERHEAD_BYTES * (len(records) - 1)
+        return dropped
 
     def synced_to(self, lsn: int) -> None:
         """The WAL holds everything before position `lsn` on disk."""

@@ -148,6 +148,49 @@ class Ping(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
     pass
 
 
+# ------------------------------------------------------------------------------- snapshots
+
+
+class SnapshotOffer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=30):
+    """The leader has a snapshot of the state after entry `index` for a follower whose next entry
+    its log no longer holds. `attempt` grows with each offer; chunks and acknowledgements of another
+    attempt are late."""
+
+    snapshot_id: bytes
+    attempt: int
+    index: int
+    term: int
+    zxid: int
+    digest: int
+    size_bytes: int
+
+
+class SnapshotChunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=31):
+    snapshot_id: bytes
+    attempt: int
+    offset: int
+    data: bytes
+
+
+SNAPSHOT_RECEIVED = 0
+"""Everything before `position` (bytes) was received; go on there."""
+SNAPSHOT_NOT_NEEDED = 1
+"""The sender of this has applied everything up to `position` (an index) already."""
+SNAPSHOT_DAMAGED = 2
+"""All was received and is not the state that was announced."""
+
+
+class SnapshotAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=32):
+    """Says nothing about the follower's log or disk, only that it follows and how far the transfer
+    is. `memoryless` as in `AppendReply`."""
+
+    snapshot_id: bytes
+    attempt: int
+    status: int
+    position: int
+    memoryless: bool
+
+
 # ---------------------------------------------------------- side messages for the server
 
 
@@ -180,6 +223,9 @@ class ReplicaInfo(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=42
     sessions: int
     version: str
     features: tuple[str, ...]
+    cluster_config: str = ""
+    """Fingerprint of the settings that should be equal everywhere; empty: not told."""
+    is_space_low: bool = False
 
 
 RaftMessage: TypeAlias = (
@@ -197,13 +243,17 @@ RaftMessage: TypeAlias = (
     | Forward
     | TermNotice
     | Ping
+    | SnapshotOffer
+    | SnapshotChunk
+    | SnapshotAck
 )
 SideMessage: TypeAlias = Touch | TouchAck | ReplicaInfo
 Message: TypeAlias = RaftMessage | SideMessage
 
 SKIPS_THE_DISK: frozenset[type] = frozenset(
     {AppendEntries, TimeoutNow, PreVote, PreVoteReply, Round, RoundReply, ReadIndex,
-     ReadIndexReply, Forward, Touch, TouchAck, Ping}
+     ReadIndexReply, Forward, Touch, TouchAck, Ping,
+     SnapshotOffer, SnapshotChunk, SnapshotAck}
 )  # fmt: skip
 """Messages that promise nothing about the sender's disk. All others leave only when everything
 the sender had appended when it said them is synced."""

@@ -12,6 +12,8 @@ otherwise, and why they are replaced:
 * Before an election the others are asked whether they would vote (pre-vote), so that a replica
   that was cut off does not depose a healthy leader. A broken connection to the leader starts that
   at once. Ref: Raft dissertation, 9.6.
+* A follower whose next entry this leader's log no longer holds gets heartbeats, and a snapshot from
+  elsewhere (`needs_snapshot`); its refusals of the heartbeats are not answered at once.
 * After a stall of this process, what waits in its sockets is handled before anyone is judged.
 """
 
@@ -69,7 +71,9 @@ class RaftNode(RaftAdapter):
         *,
         memoryless: bool,
         on_role: Callable[[int, int], None],
+        applied_index: int | None = None,
     ) -> None:
+        """`applied_index`: of the checkpoint that was loaded; None: the log's base."""
         self._send = send
         self._on_role = on_role
         self.memoryless = memoryless
@@ -80,6 +84,12 @@ class RaftNode(RaftAdapter):
         self._probing: set[int] = set(settings.peer_ids)
         """Peers whose log is not known to match yet: one append at a time, for each message sent
         ahead of the first answer would be refused and sent again."""
+        self.needs_snapshot: set[int] = set()
+        """A leader's followers whose next entry its log no longer holds."""
+        self._base_tried: set[int] = set()
+        """Peers that were asked whether they hold the log's base: those that do not need a
+        snapshot, whatever they said of the log's end."""
+        self._next_base_heartbeat = 0.0
         self._told_commit: dict[int, int] = dict.fromkeys(settings.peer_ids, 0)
         """The commit index last sent on the present connection: a full window holds it back."""
         self._votes: dict[int, bool] = {}
@@ -99,7 +109,8 @@ class RaftNode(RaftAdapter):
         self._peers = settings.peer_ids
         self.elections_started = 0
         self.truncated_entries = 0
-        super().__init__(settings, journal, clock, rng, self._role_changed)
+        applied = journal.base_index if applied_index is None else applied_index
+        super().__init__(settings, journal, clock, rng, self._role_changed, applied)
         # Nobody is known to lead yet; a cluster of one need not wait for anybody.
         first_wait = rng.uniform(*RETRY_S) if self._peers else 0.0
         self.election_deadline = clock.monotonic() + first_wait
@@ -219,6 +230,8 @@ class RaftNode(RaftAdapter):
             for window in self._windows.values():
                 window.clear()
             self._probing = set(self._peers)
+            self.needs_snapshot.clear()
+            self._base_tried.clear()
             self._told_commit = dict.fromkeys(self._peers, 0)
             self.become_leader()
 
@@ -245,6 +258,8 @@ class RaftNode(RaftAdapter):
         self.linked.add(peer)
         self._windows[peer].clear()
         self._probing.add(peer)
+        self._base_tried.discard(peer)
+        self._next_base_heartbeat = 0.0
         self._told_commit[peer] = 0
         if forgotten:
             self.peer_memoryless.add(peer)
@@ -391,14 +406,51 @@ class RaftNode(RaftAdapter):
             window = self._windows[peer]
             while window and window[0][0] <= match:
                 window.popleft()
+            if match >= self.journal.base_index:
+                self.needs_snapshot.discard(peer)
+                self._base_tried.discard(peer)
         else:
             # A hint only ever lowers: replies to earlier messages are still on their way.
             hint = max(match + 1, min(self.next_index(peer), message.next_index))
-            self.set_next_index(peer, max(hint, self.journal.base_index + 1))
             self._probing.add(peer)
             self._windows[peer].clear()
+            self._go_back(peer, hint)
+        if peer in self.needs_snapshot:
+            return
         if self.next_index(peer) <= last or self._told_commit[peer] < self.commit_index:
             self._append_due = True
+
+    def _go_back(self, peer: int, hint: int) -> None:
+        """The next append begins there; at the log's base, if the log no longer goes back so far.
+        A follower that lacks the base too can only be helped by a snapshot."""
+        base = self.journal.base_index
+        self.set_next_index(peer, max(hint, base + 1))
+        if hint > base:
+            self.needs_snapshot.discard(peer)
+        elif peer in self._base_tried:
+            self.needs_snapshot.add(peer)
+
+    def match_indexes(self) -> tuple[tuple[int, int], ...]:
+        """(peer, match index), for a leader."""
+        if self.role != LEADER:
+            return ()
+        return tuple((peer, self.match_index(peer)) for peer in self._peers)
+
+    def is_following_log(self, peer: int) -> bool:
+        """Whether this leader knows, on the present connection, where the peer's log matches."""
+        is_known = peer in self.linked and peer not in self._probing
+        return is_known and self.match_index(peer) >= self.journal.base_index
+
+    def holds_applied(self, peer: int, index: int) -> None:
+        """A follower says that it has applied everything up to there: it needs no snapshot of an
+        earlier state. Whether this log goes back so far shows when it is sent the rest."""
+        self.needs_snapshot.discard(peer)
+        self._base_tried.discard(peer)
+        self._probing.add(peer)
+        self._windows[peer].clear()
+        next_index = max(self.match_index(peer), min(index, self.journal.last_index)) + 1
+        self.set_next_index(peer, max(next_index, self.journal.base_index + 1))
+        self._append_due = True
 
     def heard_follower(self, peer: int, memoryless: bool, now: float) -> None:
         """A member of this term answered its leader."""
@@ -484,13 +536,21 @@ class RaftNode(RaftAdapter):
         """Sends what followers lack, or a heartbeat when it is time. Called at a turn's end."""
         if self.role == LEADER and (self._append_due or now >= self._next_heartbeat):
             self.send_entries()
+        if self.role == LEADER and self.needs_snapshot and now >= self._next_base_heartbeat:
+            self._next_base_heartbeat = now + self.settings.heartbeat_s
+            heartbeat = self._append_message(self.journal.base_index + 1, 0)
+            for peer in self.needs_snapshot & self.linked:
+                self._base_tried.add(peer)
+                self._send(peer, heartbeat)
 
     def send_entries(self) -> None:
         self._append_due = False
         self._next_heartbeat = self.clock.monotonic() + self.settings.heartbeat_s
         until = self.clock.monotonic() + self.settings.send_slice_s
         encoded: dict[int, AppendEntries] = {}
-        lacking = [peer for peer in self._peers if peer in self.linked]
+        lacking = [
+            peer for peer in self._peers if peer in self.linked and peer not in self.needs_snapshot
+        ]
         while lacking:
             # In turn, so that a message for several peers is encoded once.
             lacking = [peer for peer in lacking if self._send_entries_to(peer, encoded)]
@@ -504,10 +564,17 @@ class RaftNode(RaftAdapter):
         the same index."""
         if self._is_window_full(peer):
             return False
-        index = self.next_index(peer)
+        index, base = self.next_index(peer), self.journal.base_index
+        if index <= base:  # The log was compacted beyond what this follower holds.
+            index = base + 1
+            self.set_next_index(peer, index)
+            self._probing.add(peer)
+        if index == base + 1:
+            self._base_tried.add(peer)
         message = encoded.get(index)
         if message is None:
-            message = encoded[index] = self._append_message(index)
+            count_max = self.settings.append_entries_max
+            message = encoded[index] = self._append_message(index, count_max)
         self._send(peer, message)
         self._told_commit[peer] = message.commit_index
         if not message.entries:
@@ -526,23 +593,24 @@ class RaftNode(RaftAdapter):
             return True
         return sum(size for _, size in window) >= settings.append_window_bytes
 
-    def _append_message(self, index: int) -> AppendEntries:
+    def _append_message(self, index: int, count_max: int) -> AppendEntries:
         journal, settings = self.journal, self.settings
         entries: tuple[tuple[int, bytes], ...] = ()
-        if index <= journal.last_index:
-            records = journal.slice_from(
-                index, settings.append_bytes_soft, settings.append_entries_max
-            )
+        if index <= journal.last_index and count_max:
+            records = journal.slice_from(index, settings.append_bytes_soft, count_max)
             entries = tuple((term, payload) for payload, _, term in records)
         prev = index - 1
         return AppendEntries(prev, journal.term_at(prev), self.commit_index, entries)
 
     def best_successor(self) -> int | None:
-        """The linked follower that holds the most and whose memory is not in doubt."""
+        """The linked follower that holds the most and whose memory is not in doubt; none that waits
+        for a snapshot."""
         candidates = [
             (self.match_index(peer), -peer)
             for peer in self._peers
-            if peer in self.linked and peer not in self.peer_memoryless
+            if peer in self.linked
+            and peer not in self.peer_memoryless
+            and peer not in self.needs_snapshot
         ]
         return -max(candidates)[1] if candidates else None
 
@@ -550,6 +618,7 @@ class RaftNode(RaftAdapter):
         """Asks a follower that holds everything to take over; False when none of it is so."""
         if self.role != LEADER or self.match_index(peer) != self.journal.last_index:
             return False
+        assert peer not in self.needs_snapshot, f"replica {peer} holds all and needs a snapshot"
         self.transferLeadership(self.nodes[peer])
         return True
 
@@ -557,4 +626,5 @@ class RaftNode(RaftAdapter):
         if old == LEADER:
             for window in self._windows.values():
                 window.clear()
+            self.needs_snapshot.clear()
         self._on_role(old, new)

@@ -9,7 +9,7 @@ each number once. So a fault between replicas neither loses nor doubles a write.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -84,6 +84,7 @@ class Origin:
         self._closed = False
         self.resend_due = False
         self.progress_at = 0.0
+        self.on_decided: Callable[[float, int], None] = lambda seconds, writes: None
 
     # ------------------------------------------------------------------ callers
 
@@ -104,17 +105,23 @@ class Origin:
             self._bytes + len(raw) > self._settings.origin_bytes_max
             or commands >= self._settings.origin_commands_max
         ):
-            waiter.set_exception(
-                NoQuorumError(
-                    f"{commands} writes of {self._bytes} bytes wait to be committed",
-                    retry_after_ms=200,
-                )
-            )
+            waiter.set_exception(self._full(commands))
         elif deadline <= now:
             waiter.set_exception(NoQuorumError("the deadline had passed before the write was sent"))
         else:
             self._bytes += len(raw)
             self._waiting.append(_Waiting(raw, waiter, deadline))
+
+    def _full(self, commands: int) -> NoQuorumError:
+        """What waits takes memory here and at the leader. Another replica may have room."""
+        error = NoQuorumError(
+            f"{commands} writes of {self._bytes} bytes wait to be committed here; "
+            f"limits.write_bytes_waiting_max is {self._settings.origin_bytes_max}, and "
+            f"{self._settings.origin_commands_max} writes: write less at once",
+            retry_after_ms=200,
+        )
+        error.limit = "write_bytes_waiting"
+        return error
 
     def close(self) -> None:
         """No new writes; those proposed may still finish."""
@@ -157,6 +164,11 @@ class Origin:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Of all writes taken here and not seen applied."""
+        return self._bytes
 
     @property
     def undecided(self) -> int:
@@ -242,6 +254,7 @@ class Origin:
             return []
         self.progress_at = now
         sent = self._sent.pop(batch.seq)
+        self.on_decided(now - sent.sent_at, sent.commands)
         self._bytes -= len(sent.raw)
         self._sent_commands -= sent.commands
         assert len(batch.replies) == len(sent.waiters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from coordsvc.raft.adapter import LEADER
 from coordsvc.raft.applier import Applier
@@ -23,6 +23,9 @@ from coordsvc.raft.messages import (
     ResponseVote,
     Round,
     RoundReply,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
     Touch,
     TouchAck,
 )
@@ -30,10 +33,14 @@ from coordsvc.raft.node import RaftNode
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.peer_memory import PeerMemories
 from coordsvc.raft.proposer import Proposer
+from coordsvc.raft.snapshot_receiver import SnapshotReceiver
+from coordsvc.raft.snapshot_sender import SnapshotSender
 from coordsvc.raft.transport import LinkInfo, hello_fault
 
-_TermBound: TypeAlias = Round | RoundReply | Forward | ReadIndex | ReadIndexReply
+_Snapshot: TypeAlias = SnapshotOffer | SnapshotChunk | SnapshotAck
+_TermBound: TypeAlias = Round | RoundReply | Forward | ReadIndex | ReadIndexReply | _Snapshot
 """Messages that mean something within their term only."""
+_TERM_BOUND = get_args(_TermBound)
 
 
 class PeerEvents:
@@ -48,6 +55,8 @@ class PeerEvents:
         proposer: Proposer,
         confirmations: Confirmations,
         applier: Applier,
+        sender: SnapshotSender,
+        receiver: SnapshotReceiver,
         clock: Clock,
         *,
         uuid: bytes,
@@ -61,6 +70,8 @@ class PeerEvents:
         self._proposer = proposer
         self._confirmations = confirmations
         self._applier = applier
+        self._sender = sender
+        self._receiver = receiver
         self._clock = clock
         self._uuid = uuid
         self._process = process
@@ -70,6 +81,8 @@ class PeerEvents:
         self._memories = PeerMemories(node.settings.peer_ids)
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         """Who takes side messages, by type."""
+        self.is_deaf = False
+        """This replica has stopped taking part; its connections are being closed."""
 
     # ------------------------------------------------------------------ links
 
@@ -95,28 +108,35 @@ class PeerEvents:
         return fault, not fault and self._memories.has_forgotten(hello)
 
     def link_up(self, peer: int, info: LinkInfo) -> None:
+        if self.is_deaf:
+            return
         self._outbox.forget(peer)
         self._memories.linked(peer, info)
         self._node.link_up(peer, forgotten=info.forgotten)
         # Whoever leads when this is over, what the old connection carried may be lost.
         self._proposer.leader_link_renewed()
         self._confirmations.link_up(peer)
+        self._sender.link_up(peer)
         self._on_event()
 
     def link_down(self, peer: int) -> None:
         self._outbox.forget(peer)
-        self._node.link_down(peer, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._node.link_down(peer, now)
+        self._sender.link_down(peer, now)
         self._on_event()
 
     # ------------------------------------------------------------------ messages
 
     def received(self, peer: int, term: int, message: Message) -> None:
+        if self.is_deaf:
+            return
         now = self._clock.monotonic()
         if isinstance(message, (Touch, TouchAck, ReplicaInfo)):
             handler = self.handlers.get(type(message))
             if handler is not None:
                 handler(peer, message)
-        elif isinstance(message, (Round, RoundReply, Forward, ReadIndex, ReadIndexReply)):
+        elif isinstance(message, _TERM_BOUND):
             if self._node.admit(peer, term, message, now):
                 self._dispatch(peer, message, now)
         else:
@@ -135,5 +155,13 @@ class PeerEvents:
             self._proposer.on_forward(peer, message)
         elif isinstance(message, ReadIndex):
             self._confirmations.on_read_index(peer, message.request)
-        else:
+        elif isinstance(message, ReadIndexReply):
             self._confirmations.on_read_index_reply(message)
+        elif isinstance(message, SnapshotAck):
+            self._sender.on_ack(peer, message, now)
+        else:
+            self._node.follow(peer, now)
+            if isinstance(message, SnapshotOffer):
+                self._receiver.on_offer(peer, message)
+            else:
+                self._receiver.on_chunk(message)

@@ -6,6 +6,7 @@ its loss of leadership as those of any other origin do.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -19,8 +20,37 @@ from coordsvc.raft.origin import Origin, SentBatch
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.settings import ENTRY_OVERHEAD_BYTES
 
+logger = logging.getLogger(__name__)
+
 Target = tuple[int, int]
 """(leader, term) a batch is handed to."""
+
+CLOCK_JUMP_MS = 1000
+SLEW = 0.001
+"""A clock that is being set right may run so much faster or slower without jumping."""
+
+
+class WallClockWatch:
+    """Notices that the wall clock jumped, by the monotonic one. Only the times in Stat depend on
+    the wall clock, but people go by them."""
+
+    def __init__(self) -> None:
+        self._before: tuple[int, float] | None = None
+        self.jumps = 0
+
+    def stamped(self, wall_ms: int, monotonic_s: float) -> None:
+        """A leader's entry was stamped so."""
+        if self._before is not None:
+            wall_before_ms, monotonic_before_s = self._before
+            passed_ms = (monotonic_s - monotonic_before_s) * 1000
+            jump_ms = wall_ms - wall_before_ms - passed_ms
+            if abs(jump_ms) > CLOCK_JUMP_MS + SLEW * passed_ms:
+                self.jumps += 1
+                logger.warning("clock.jumped", extra={"by_ms": round(jump_ms)})
+        self._before = (wall_ms, monotonic_s)
+
+    def forget(self) -> None:
+        self._before = None
 
 
 class Proposer:
@@ -47,6 +77,7 @@ class Proposer:
         self._clock_base: tuple[int, float] | None = None
         self._uncommitted: deque[tuple[int, int]] = deque()
         self._uncommitted_bytes = 0
+        self.wall_clock = WallClockWatch()
         self.paused = False
         """A leader that hands over adds nothing more."""
 
@@ -120,6 +151,7 @@ class Proposer:
         if self._uncommitted_bytes > self._settings.uncommitted_bytes_max:
             return
         time_ms, clock_ms = self._clock.wall_ms(), self._cluster_clock_ms()
+        self.wall_clock.stamped(time_ms, self._clock.monotonic())
         for payload in self._merge.entries(time_ms, clock_ms, digest):
             self._uncommitted.append((self._node.append(payload), len(payload)))
             self._uncommitted_bytes += len(payload)
@@ -147,6 +179,7 @@ class Proposer:
         self._clock_base = (self._applied_clock_ms(), self._clock.monotonic())
 
     def end_term(self) -> None:
+        self.wall_clock.forget()
         self._merge.clear()
         self._clock_base = None
         self._uncommitted.clear()

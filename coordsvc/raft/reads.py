@@ -98,6 +98,15 @@ class ReadIndexes:
             if not future.done():
                 future.set_exception(error)
 
+    def abandon(self, error: CoordError) -> None:
+        """Nothing more is applied here: also for those that know what they wait for."""
+        self.refuse_all(error)
+        applying, self._applying = self._applying, []
+        for _, _, waiters in applying:
+            for future, _ in waiters:
+                if not future.done():
+                    future.set_exception(error)
+
     @property
     def pending(self) -> bool:
         return bool(self._gathering)

@@ -23,6 +23,7 @@ from coordsvc.errors import CoordError, NoQuorumError, ShuttingDownError
 from coordsvc.raft.adapter import LEADER
 from coordsvc.raft.applier import Applier
 from coordsvc.raft.clock import Clock, SystemClock
+from coordsvc.raft.compaction import LogCompaction
 from coordsvc.raft.confirm import Confirmations
 from coordsvc.raft.hooks import Hooks
 from coordsvc.raft.journal import WalJournal
@@ -32,8 +33,16 @@ from coordsvc.raft.origin import Origin
 from coordsvc.raft.outbox import Outbox
 from coordsvc.raft.peer_events import PeerEvents
 from coordsvc.raft.proposer import Proposer
-from coordsvc.raft.replica_types import ReplicaStatistics, SilentDiskError, Waiter, Wal
+from coordsvc.raft.replica_types import (
+    ReplicaStatistics,
+    SilentDiskError,
+    SnapshotPort,
+    Waiter,
+    Wal,
+)
 from coordsvc.raft.settings import ReplicaSettings
+from coordsvc.raft.snapshot_receiver import SnapshotReceiver
+from coordsvc.raft.snapshot_sender import SnapshotSender
 from coordsvc.raft.transport import PeerNetwork
 
 logger = logging.getLogger(__name__)
@@ -43,8 +52,10 @@ HOUSEKEEPING_S = 0.1
 
 
 class Replica:
-    """See the module. `cluster_id` is what the data directory knows (empty: not yet);
-    `random_bytes(n)` the source of nonces and cluster ids."""
+    """See the module. `machine` holds what the checkpoint covers, up to entry `applied` (index,
+    term), (1, 0) without one; `snapshots` None: peers that need one wait for another leader.
+    `cluster_id` is what the data directory knows (empty: not yet); `random_bytes(n)` the source of
+    nonces and cluster ids."""
 
     def __init__(
         self,
@@ -54,6 +65,8 @@ class Replica:
         *,
         uuid: bytes,
         cluster_id: bytes = b"",
+        applied: tuple[int, int] = (1, 0),
+        snapshots: SnapshotPort | None = None,
         loop: asyncio.AbstractEventLoop,
         hooks: Hooks | None = None,
         clock: Clock | None = None,
@@ -78,15 +91,18 @@ class Replica:
         self._turn_scheduled = False
         self._stopped = False
         self._failed = False
+        self._is_frozen = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_turn = self._synced_at = self.clock.monotonic()
         self._housekeeping_at = 0.0
         self._hand_over_again_at = 0.0
         self._voter_lsn: int | None = None
-        self._build(cluster_id)
+        self._build(cluster_id, applied, snapshots)
 
-    def _build(self, cluster_id: bytes) -> None:
+    def _build(
+        self, cluster_id: bytes, applied: tuple[int, int], snapshots: SnapshotPort | None
+    ) -> None:
         settings, recovered = self.settings, self._wal.recovered
         self.journal = WalJournal(
             self._wal,
@@ -97,6 +113,12 @@ class Replica:
             recovered.voted_for,
         )
         recovered.entries.clear()  # The journal has them; once is enough.
+        journal, (index, term) = self.journal, applied
+        holds = journal.base_index <= index <= journal.last_index
+        assert holds and journal.term_at(index) == term, (
+            f"the log, {journal.base_index} to {journal.last_index}, does not hold entry {index} "
+            f"of term {term}, which the state loaded ends with"
+        )
         self._outbox = Outbox(
             self._wal, lambda: self.node.term, lambda peer, frame: self.network.send(peer, frame)
         )
@@ -108,10 +130,12 @@ class Replica:
             self._outbox.send,
             memoryless=not recovered.voter or recovered.ambiguous_cut,
             on_role=self._on_role,
+            applied_index=index,
         )
         if recovered.ambiguous_cut and recovered.voter:
             self._wal.set_voter(False)
         self._origin = Origin(settings, self._random_bytes(16))
+        self._origin.on_decided = self.hooks.on_decided
         self._proposer = Proposer(
             self.node,
             self._origin,
@@ -131,12 +155,29 @@ class Replica:
             self._applied_noop,
             cluster_id,
         )
+        self._sender = SnapshotSender(
+            self.node,
+            self._outbox,
+            snapshots.outgoing if snapshots is not None else None,
+            self._schedule_turn,
+        )
+        self._receiver = SnapshotReceiver(
+            self.node,
+            self._outbox,
+            snapshots.incoming if snapshots is not None else None,
+            on_event=self._schedule_turn,
+            on_complete=self._freeze,
+            on_installed=lambda: self.hooks.on_installed(),
+        )
+        self._compaction = LogCompaction(settings, self.journal, self._wal, self._sender.reserved)
         self._events = PeerEvents(
             self.node,
             self._outbox,
             self._proposer,
             self._confirmations,
             self._applier,
+            self._sender,
+            self._receiver,
             self.clock,
             uuid=self._uuid,
             process=self._random_bytes(16),
@@ -179,7 +220,7 @@ class Replica:
     def has_quorum(self) -> bool:
         """A leader confirmed within an election timeout and a tick."""
         limit = self.settings.election_timeout_s_min + self.settings.tick_s
-        return self.leader_confirmed_age() <= limit
+        return not self._is_frozen and self.leader_confirmed_age() <= limit
 
     def statistics(self) -> ReplicaStatistics:
         node, journal = self.node, self.journal
@@ -194,13 +235,39 @@ class Replica:
             log_bytes=journal.bytes_held,
             writes_waiting=self._origin.waiting,
             writes_undecided=self._origin.undecided,
+            write_bytes_waiting=self._origin.bytes_waiting,
             elections_started=node.elections_started,
             leader_changes=self.leader_changes,
             truncated_entries=node.truncated_entries,
             memoryless=node.memoryless,
             ready=self.is_ready,
             linked=tuple(sorted(node.linked)),
+            base_index=journal.base_index,
+            match_indexes=node.match_indexes(),
+            snapshots_sending=self._sender.sending,
+            snapshot_bytes_sent=self._sender.bytes_sent,
+            snapshots_sent=self._sender.snapshots_sent,
+            snapshot_receiving=self._receiver.receiving,
+            snapshots_rejected=self._receiver.rejected,
+            clock_jumps=self._proposer.wall_clock.jumps,
         )
+
+    def checkpoint_point(self) -> tuple[int, int] | None:
+        """(index, term) of the last entry applied, when that is on disk here: what a checkpoint of
+        the present state would cover. None when it is not, or this replica has stopped."""
+        index = self.node.applied_index
+        if self._stopped or index > self.journal.durable_index:
+            return None
+        return index, self.journal.term_at(index)
+
+    def compact_log(self, index: int) -> None:
+        """A checkpoint that covers everything up to `index` is on disk here: the log before it may
+        go, but for what is kept for followers (`settings.log_keep_bytes`, `log_bytes_max`). In
+        slices, from the next turn on."""
+        assert index <= self.node.applied_index, f"a checkpoint at {index} of what is not applied"
+        if not self._stopped:
+            self._compaction.cover(index)
+            self._schedule_turn()
 
     # ------------------------------------------------------------------ life
 
@@ -211,6 +278,7 @@ class Replica:
     async def start(self) -> None:
         """Begins to take part; listens first unless `listen` did."""
         await self.network.listen()
+        self._applier.name_loaded_cluster()
         self.network.dial()
         self._last_turn = self.clock.monotonic()
         self._on_timer()
@@ -255,12 +323,13 @@ class Replica:
             self.is_ready = False
             self._run(self._become_ready())
 
-    async def stop(self, *, hand_over: bool = True) -> None:
-        """Finishes what was proposed, hands leadership over, and closes. The WAL stays open."""
+    async def stop(self, *, hand_over: bool = True, drain_s: float = 2.0) -> None:
+        """Hands leadership over, waits `drain_s` at most for what was proposed, and closes. The WAL
+        stays open."""
         self._origin.close()
         if hand_over and self.node.role == LEADER and self.settings.peer_ids:
             await self.hand_over()
-        drained_by = self.clock.monotonic() + 2.0
+        drained_by = self.clock.monotonic() + drain_s
         while self._origin.undecided and self.clock.monotonic() < drained_by:
             await asyncio.sleep(TIMER_S)
         self._stopped = True
@@ -269,10 +338,27 @@ class Replica:
         for task in tuple(self._tasks):
             task.cancel()
         self._origin.abandon("this replica stopped before the write was decided")
-        self._confirmations.refuse_all(_shutting_down())
+        self._confirmations.reads.abandon(_shutting_down())
         self._applier.refuse_all(_shutting_down())
         self.network.flush()
         await self.network.close()
+
+    def _freeze(self) -> None:
+        """A snapshot is about to take the place of this replica's log and state: from here on it
+        neither says, hears nor applies anything."""
+        self._is_frozen = self._stopped = self._events.is_deaf = True
+        self.is_ready = False
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        error = self._no_quorum()
+        self._origin.refuse_waiting(error)
+        self._origin.abandon("this replica starts anew from a snapshot")
+        self._confirmations.reads.abandon(error)
+        self._applier.refuse_all(error)
+        self._wal.flush()
+        self._run(self.network.close())
 
     async def hand_over(self) -> bool:
         """Gives leadership to the follower that holds the most: stops adding entries, waits at
@@ -316,7 +402,7 @@ class Replica:
         """As `submit`, and tells `waiter`: of a failure perhaps before this returns, of the answer
         during apply, after the hooks of its entry and in the order of the zxids."""
         self._schedule_turn()
-        if self.has_quorum or self._stopped:
+        if not self._is_frozen and (self.has_quorum or self._stopped):
             self._origin.submit_to(command, deadline, self.clock.monotonic(), waiter)
         else:
             waiter.set_exception(self._no_quorum())
@@ -329,14 +415,14 @@ class Replica:
     def read_index(self, deadline: float) -> asyncio.Future[None]:
         """Done when everything committed anywhere before this call is applied here."""
         if self._stopped:
-            return self._refused(_shutting_down())
+            return self._refused(self._no_quorum() if self._is_frozen else _shutting_down())
         self._schedule_turn()
         return self._confirmations.reads.submit(deadline)
 
     def wait_applied(self, zxid: int, deadline: float) -> asyncio.Future[None]:
         """Done when this replica has applied `zxid`; NotCaughtUpError at the deadline."""
         if self._stopped:
-            return self._refused(_shutting_down())
+            return self._refused(self._no_quorum() if self._is_frozen else _shutting_down())
         return self._applier.wait_applied(zxid, deadline, self._loop)
 
     def confirm_leadership(self, done: Callable[[bool], None]) -> None:
@@ -358,7 +444,7 @@ class Replica:
         return True
 
     def send_peer(self, peer: int, message: SideMessage) -> None:
-        if peer in self.node.linked:
+        if peer in self.node.linked and not self._is_frozen:
             self._outbox.send(peer, message)
             self._schedule_turn()
 
@@ -417,6 +503,8 @@ class Replica:
         self._confirmations.ask(now)
         self._proposer.append_entries(self.machine.digest_point())
         node.send_due(now)
+        self._receiver.check()
+        self._sender.turn(now)
         self._confirmations.begin_round(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
@@ -424,7 +512,8 @@ class Replica:
         self.hooks.on_turn(now)
         self._wal.flush()
         self.network.flush()
-        if node.applied_index < node.commit_index or node.is_sending:
+        is_compacting = self._compaction.step()
+        if is_compacting or node.applied_index < node.commit_index or node.is_sending:
             self._schedule_turn()
 
     def _housekeep(self, now: float) -> None:
@@ -471,6 +560,7 @@ class Replica:
             was_leading, self._leading = self._leading, False
             self._proposer.end_term()
             self._confirmations.end_term()
+            self._sender.end_term()
             logger.info("replica.not_leading", extra={"term": self.node.term})
             if was_leading:
                 self.hooks.on_not_leading()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from coordsvc.core.commands import Reply
 from coordsvc.raft.journal import LogStore
@@ -34,6 +35,55 @@ class Wal(LogStore, Protocol):
     def recovered(self) -> RecoveredLog: ...
     def set_voter(self, voter: bool) -> None: ...
     def flush(self) -> None: ...
+    def drop_before(self, index: int) -> None: ...
+
+
+class OutgoingSnapshots(Protocol):
+    """Copies of this replica's checkpoint, to be sent. No call blocks; `done` is called later, on
+    the loop. What fails ends the process by the store's own way, so there is no error here.
+
+    A snapshot, as handed to `done` by `make`, has `snapshot_id` (16 bytes), `size_bytes` and
+    `info`: `index`, `term`, `zxid` and `digest` of the last entry it covers."""
+
+    def make(self, done: Callable[[Any], None]) -> None:
+        """A copy of the checkpoint as it is now."""
+        ...
+
+    def read(self, snapshot: Any, offset: int, size: int, done: Callable[[bytes], None]) -> None:
+        """`size` bytes from `offset`, both within the snapshot."""
+        ...
+
+    def drop(self, snapshot: Any) -> None: ...
+
+
+class IncomingSnapshot(Protocol):
+    """The snapshot being received, one at a time: `begin` forgets the one before. Calls are carried
+    out in their order; `done` is called on the loop, unless `discard` came first."""
+
+    def begin(
+        self, snapshot_id: bytes, info: Any, size_bytes: int, done: Callable[[], None]
+    ) -> None:
+        """`info` has `index`, `term`, `zxid` and `digest`."""
+        ...
+
+    def write(self, offset: int, data: bytes, done: Callable[[], None]) -> None: ...
+    def verify(self, done: Callable[[bool], None]) -> None:
+        """done(True): it is complete, on disk, and its state has the digest announced."""
+        ...
+
+    def install(self, done: Callable[[], None]) -> None:
+        """Makes it this replica's state on disk; the log begins after it."""
+        ...
+
+    def discard(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class SnapshotPort:
+    """Where snapshots are read and written."""
+
+    outgoing: OutgoingSnapshots
+    incoming: IncomingSnapshot
 
 
 class SilentDiskError(OSError):
@@ -58,3 +108,20 @@ class ReplicaStatistics:
     memoryless: bool
     ready: bool
     linked: tuple[int, ...]
+    base_index: int = 0
+    """The log begins after it."""
+    match_indexes: tuple[tuple[int, int], ...] = ()
+    """(peer, up to where a leader knows its log to match); empty while this replica follows."""
+    snapshots_sending: tuple[int, ...] = ()
+    """Peers that a snapshot is being sent to."""
+    snapshot_bytes_sent: int = 0
+    snapshots_sent: int = 0
+    """Snapshots whose receivers have come back with them."""
+    snapshot_receiving: tuple[int, int] | None = None
+    """(bytes received, bytes in all)."""
+    snapshots_rejected: int = 0
+    """Received and found damaged."""
+    write_bytes_waiting: int = 0
+    """Of writes taken from this replica's callers and not seen applied."""
+    clock_jumps: int = 0
+    """How often this replica's wall clock jumped while it led."""

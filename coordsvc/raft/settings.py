@@ -52,6 +52,24 @@ class ReplicaSettings:
     link_buffer_bytes_max: int = 64 * 1024 * 1024
     apply_slice_s: float = 0.004
 
+    log_keep_bytes: int = 64 * 1024 * 1024
+    """Of the log in memory, kept below a checkpoint too, so that a follower that was away for a
+    moment needs no snapshot."""
+    log_bytes_max: int = 1024 * 1024 * 1024
+    """Of the log in memory, kept for a follower that is being sent a snapshot; beyond it the
+    transfer starts over with a newer one."""
+    snapshot_bytes_per_s: int = 64 * 1024 * 1024
+    """To all peers together."""
+    snapshot_chunk_bytes: int = 256 * 1024
+    """At most `append_bytes_max`, so that it fits into a frame."""
+    snapshot_window_bytes: int = 2 * 1024 * 1024
+    """Sent to one peer and not acknowledged."""
+    snapshot_resend_s: float = 1.0
+    """After so long without an acknowledgement the sender asks where to go on."""
+    snapshot_keep_s: float = 120.0
+    """How long a snapshot, and the log after it, is kept for a peer that is not connected: it may
+    be starting from what it received."""
+
     @property
     def frame_bytes_max(self) -> int:
         return self.append_bytes_max + self.entry_bytes_max + ENTRY_OVERHEAD_BYTES
@@ -79,5 +97,13 @@ class ReplicaSettings:
             raise ValueError("election_timeout_s_min must be at least ten heartbeats")
         if self.election_timeout_s_max <= self.election_timeout_s_min:
             raise ValueError("election_timeout_s_max must be above election_timeout_s_min")
+        if self.log_bytes_max < self.log_keep_bytes:
+            raise ValueError("log_bytes_max must be at least log_keep_bytes")
+        if not 0 < self.snapshot_chunk_bytes <= self.append_bytes_max:
+            raise ValueError("snapshot_chunk_bytes must be at most append_bytes_max")
+        if self.snapshot_window_bytes < self.snapshot_chunk_bytes:
+            raise ValueError("snapshot_window_bytes must be at least snapshot_chunk_bytes")
+        if self.snapshot_bytes_per_s < 1:
+            raise ValueError("snapshot_bytes_per_s must be positive")
         if self.leader_fallback_s < 3 * self.heartbeat_s:
             raise ValueError("leader_fallback_s must be at least three heartbeats")

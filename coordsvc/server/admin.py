@@ -1,52 +1,131 @@
 """HTTP for machines that watch this one: /metrics, /livez, /readyz. It reads, and changes nothing.
 
-It is opened before the data is loaded, so that a long load does not look like a dead process.
+It is opened before the data is loaded, so that a long load does not look like a dead process. It
+shares the loop with everything else, so what a stranger can take of it is bounded: so many
+connections, each for one request and for a few seconds in all, however slowly it sends or reads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 
 from coordsvc.server.addresses import Address
-from coordsvc.server.metrics import CONTENT_TYPE, ReplicaMetrics
+from coordsvc.server.health import Check, is_ready
+from coordsvc.server.metrics import CONTENT_TYPE
+
+CONNECTIONS_MAX = 64
+CONNECTION_SECONDS_MAX = 10.0
+"""From its begin to its end: for sending the request, and for taking the answer."""
+
+READ_BUFFER_BYTES = 16 * 1024
+STOP_SECONDS_MAX = 0.5
+
+
+class _Connection(web.RequestHandler):
+    """One connection, which ends after its time whatever it is doing."""
+
+    __slots__ = ("_end",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        abort = cast(asyncio.Transport, transport).abort
+        self._end = asyncio.get_running_loop().call_later(CONNECTION_SECONDS_MAX, abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+
+class _Refused(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 class Admin:
-    """`is_ready()` decides what /readyz says."""
+    """`metrics()` is the page of /metrics. `dead()` says why this process is to be called dead,
+    empty when it is not; `checks()` decide whether it is ready."""
 
-    def __init__(self, metrics: ReplicaMetrics, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        metrics: Callable[[], bytes],
+        dead: Callable[[], str],
+        checks: Callable[[], Sequence[Check]],
+    ) -> None:
         self._metrics = metrics
-        self._is_ready = is_ready
-        self._runner: web.AppRunner | None = None
+        self._dead = dead
+        self._checks = checks
+        self._pages: dict[str, Callable[[web.BaseRequest], web.Response]] = {
+            "/metrics": self._metrics_page,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+        }
+        self._http: web.Server | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a socket that is bound already."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._serve_metrics)
-        app.router.add_get("/livez", self._serve_livez)
-        app.router.add_get("/readyz", self._serve_readyz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        loop = asyncio.get_running_loop()
+        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] = self._answer
+        self._http = http = web.Server(answer)
+
+        def accept() -> asyncio.Protocol:
+            if len(http.connections) >= CONNECTIONS_MAX:
+                return _Refused()
+            return _Connection(
+                http,
+                loop=loop,
+                access_log=None,  # type: ignore[arg-type]  # none, as the library has it
+                lingering_time=0,
+                read_bufsize=READ_BUFFER_BYTES,
+            )
+
+        self._listener = await loop.create_server(accept, sock=listener)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener is not None and self._http is not None:
+            self._listener.close()
+            await self._http.shutdown(STOP_SECONDS_MAX)
+            self._listener = self._http = None
 
-    async def _serve_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is None:
+            known = ", ".join(self._pages)
+            response = _text(f"there are {known}", HTTPStatus.NOT_FOUND)
+        elif request.method not in ("GET", "HEAD"):
+            response = _text("only GET and HEAD are answered", HTTPStatus.METHOD_NOT_ALLOWED)
+        else:
+            response = page(request)
+        response.force_close()
+        return response
 
-    async def _serve_livez(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    def _metrics_page(self, request: web.BaseRequest) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _serve_readyz(self, request: web.Request) -> web.Response:
-        if self._is_ready():
-            return web.Response(text="ok\n")
-        return web.Response(status=503, text="not ready\n")
+    def _livez(self, request: web.BaseRequest) -> web.Response:
+        fault = self._dead()
+        return _text(fault, HTTPStatus.SERVICE_UNAVAILABLE) if fault else _text("ok")
+
+    def _readyz(self, request: web.BaseRequest) -> web.Response:
+        """With `?verbose` a line for each check; otherwise for those that fail."""
+        checks = self._checks()
+        ready = is_ready(checks)
+        shown = [check for check in checks if "verbose" in request.query or not check.is_ok]
+        lines = [*map(str, shown), "ok" if ready else "not ready"]
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _text("\n".join(lines), status)
+
+
+def _text(text: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.Response(status=status, text=text + "\n")
 
 
 def bind(address: Address) -> socket.socket:

@@ -43,7 +43,9 @@ def status_of_failure(error: BaseException) -> ExitStatus:
     """The exit status of a process that `error` ends."""
     if isinstance(error, StartRefusedError):
         return error.status
-    if isinstance(error, CorruptionError | ClusterMismatchError | DigestMismatchError):
+    if isinstance(error, DigestMismatchError):
+        return ExitStatus.DIVERGED
+    if isinstance(error, CorruptionError | ClusterMismatchError):
         return ExitStatus.CORRUPTION
     if isinstance(error, DataDirRefusedError):
         return ExitStatus.DATA_DIR_REFUSED
@@ -62,19 +64,30 @@ def end_process(status: int) -> NoReturn:
 
 
 class FatalErrors:
-    """Turns what nobody caught into the end of the process; `end` is `end_process`."""
+    """Turns what nobody caught into the end of the process; `end` is `end_process`. `data_dir` is
+    for its messages alone."""
 
-    def __init__(self, end: Callable[[int], object] = end_process) -> None:
+    def __init__(
+        self, end: Callable[[int], object] = end_process, *, data_dir: str = "DATA_DIR"
+    ) -> None:
         self._end = end
+        self._data_dir = data_dir
+        self.digest_mismatches_total = 0
 
     def on_fatal(self, error: BaseException) -> None:
         status = status_of_failure(error)
+        if status == ExitStatus.DIVERGED:
+            self.digest_mismatches_total += 1
         logger.critical(
             "process.failed",
-            extra={"exit_status": int(status), "error": str(error) or repr(error)},
+            extra={"exit_status": int(status), "error": self.text_of(error)},
             exc_info=error if status == ExitStatus.BUG else None,
         )
         self._end(int(status))
+
+    def text_of(self, error: BaseException) -> str:
+        """With the directory where it says what to do about it."""
+        return (str(error) or repr(error)).replace("rejoin DATA_DIR", f"rejoin {self._data_dir}")
 
     def on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler. What passed through the replica's own parts is fatal.

@@ -3,18 +3,22 @@
 Handlers are built from the services' descriptors rather than from the generated classes. So every
 method of the API has one: those not in the table answer UNIMPLEMENTED with our own detail. And a
 request is refused, typed, before it is decoded when it is too large, and when it cannot be decoded.
+
+A method whose answer is a stream is a coroutine that writes: `await context.write(message)` returns
+when the transport has taken the message, so a reader that does not read holds its writer up, and
+memory stays bounded. gRPC sends nothing at all before the first message, and clients wait for it:
+a handler with nothing to say yet should say so at once.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 from google.protobuf import message_factory
@@ -22,15 +26,15 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
-from coordsvc.core.commands import AuthId
 from coordsvc.errors import (
     Applied,
     CoordError,
     InternalError,
-    LimitExceededError,
     MarshallingError,
     UnimplementedError,
 )
+from coordsvc.server.limits_admission import Admission
+from coordsvc.server.measurements import GRPC, Measurements
 from coordsvc.server.status_map import status_message, status_of, trailers_of
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,7 @@ READS = frozenset(
         "GetAcl",
         "Sync",
         "Heartbeat",
+        "Watch",
         "Status",
         "Members",
         "Digest",
@@ -74,6 +79,10 @@ READS = frozenset(
 
 Context = aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Message]]
+StreamHandler = Callable[[Any, Context], Awaitable[None]]
+"""Is given the request, or for a stream of them an async iterator, and writes its answers with
+`await context.write(message)`. It ends the stream by returning, or with a status by raising a
+CoordError. It must let CancelledError out: gRPC frees the call only then."""
 
 
 class _Unreadable:
@@ -83,49 +92,82 @@ class _Unreadable:
         self.error = error
 
 
+class _Frames:
+    """What a client sends on its stream, frame by frame. One that cannot be read raises the typed
+    error of it, and ends the iteration: what follows it would have lost its place."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> _Frames:
+        return self
+
+    async def __anext__(self) -> Any:
+        # Read like this, and not through gRPC's own iterator: that is a generator, which somebody
+        # would have to close when the stream ends in the middle.
+        frame: Any = await self._context.read()
+        if frame is aio.EOF:
+            raise StopAsyncIteration
+        if isinstance(frame, _Unreadable):
+            raise frame.error
+        return frame
+
+
 class FrontDoor:
     """Counts what passes, and turns errors into statuses. `handlers(...)` makes the gRPC handlers
     of one service."""
 
-    def __init__(self, *, message_size_bytes_max: int) -> None:
-        self._message_size_bytes_max = message_size_bytes_max
+    def __init__(self, admission: Admission, measurements: Measurements | None = None) -> None:
+        self._admission = admission
+        self._measurements = measurements or Measurements()
         self._active = 0
-        self.calls_total: Counter[tuple[str, str]] = Counter()
-        """By method and error code, OK included."""
 
     @property
     def active(self) -> int:
-        """Calls under way."""
+        """Calls under way, open streams included."""
         return self._active
 
+    @property
+    def calls_total(self) -> Counter[tuple[str, str]]:
+        """By method and error code, OK included."""
+        seconds = self._measurements.rpc_seconds.items()
+        return Counter({key[1:]: each.count for key, each in seconds if key[0] == GRPC})
+
     def handlers(
-        self, service: ServiceDescriptor, methods: Mapping[str, Handler]
+        self,
+        service: ServiceDescriptor,
+        methods: Mapping[str, Handler],
+        streams: Mapping[str, StreamHandler] | None = None,
     ) -> grpc.GenericRpcHandler:
-        unknown = set(methods) - {method.name for method in service.methods}
-        assert not unknown, f"{service.full_name} has no methods {unknown}"
+        """The handlers of every method of `service`: `methods` answer once, `streams` many
+        times."""
+        given: dict[str, Any] = {**methods, **(streams or {})}
+        many = {method.name: method.server_streaming for method in service.methods}
+        assert all(many.get(name) is False for name in methods), f"not unary: {set(methods)}"
+        assert all(many.get(name) for name in streams or ()), f"not streams: {set(streams or ())}"
         made = {
-            method.name: self._method_handler(method, methods.get(method.name, _unimplemented))
+            method.name: self._method_handler(method, given.get(method.name, _unimplemented))
             for method in service.methods
         }
         return grpc.method_handlers_generic_handler(service.full_name, made)
 
     def _method_handler(
-        self, method: MethodDescriptor, handler: Handler
+        self, method: MethodDescriptor, handler: Callable[[Any, Context], Awaitable[Any]]
     ) -> grpc.RpcMethodHandler[Any, Any]:
         request_class = message_factory.GetMessageClass(method.input_type)
         response_class = message_factory.GetMessageClass(method.output_type)
         name = method.name
 
-        async def answer(request: Any, context: Context) -> Message:
+        async def answer(request: Any, context: Context) -> Any:
             return await self._serve(name, handler, request, context)
 
-        async def answer_stream(request: Any, context: Context) -> AsyncIterator[Message]:
-            yield await self._serve(name, handler, request, context)
+        async def converse(_requests: Any, context: Context) -> Any:
+            return await self._serve(name, handler, _Frames(context), context)
 
         behaviours: dict[tuple[bool, bool], Any] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, answer),
-            (False, True): (grpc.unary_stream_rpc_method_handler, answer_stream),
-            (True, True): (grpc.stream_stream_rpc_method_handler, answer_stream),
+            (False, True): (grpc.unary_stream_rpc_method_handler, answer),
+            (True, True): (grpc.stream_stream_rpc_method_handler, converse),
         }
         make, behaviour = behaviours[method.client_streaming, method.server_streaming]
         made: grpc.RpcMethodHandler[Any, Any] = make(
@@ -137,13 +179,9 @@ class FrontDoor:
 
     def _deserializer(self, message_class: type[Message]) -> Callable[[bytes], Any]:
         def deserialize(data: bytes) -> Message | _Unreadable:
-            if len(data) > self._message_size_bytes_max:
-                return _Unreadable(
-                    LimitExceededError(
-                        f"the request has {len(data)} bytes; at most "
-                        f"{self._message_size_bytes_max} are allowed"
-                    )
-                )
+            too_large = self._admission.check_message(len(data))
+            if too_large is not None:
+                return _Unreadable(too_large)
             try:
                 return message_class.FromString(data)
             except DecodeError:
@@ -152,20 +190,33 @@ class FrontDoor:
         return deserialize
 
     async def _serve(
-        self, method: str, handler: Handler, request: Any, context: Context
-    ) -> Message:
+        self,
+        method: str,
+        handler: Callable[[Any, Context], Awaitable[Any]],
+        request: Any,
+        context: Context,
+    ) -> Any:
+        """The handler's answer, None for a stream. An error becomes the call's status; its end is
+        noted once, whatever it is. Cancelling goes through: it is how gRPC tells that the client
+        has gone, and only what it gets back from here lets it free the call."""
         self._active += 1
         began = time.perf_counter()
         outcome = "CANCELLED"
         error: CoordError | None = None
         try:
-            if isinstance(request, _Unreadable):
-                raise request.error
-            response = await handler(request, context)
+            response = await self._admit(handler, request, context)
             outcome = "OK"
             return response
         except CoordError as known:
             error = known
+        except aio.BaseError as of_channel:
+            if _is_misuse(of_channel):
+                error = _internal_error(method, of_channel)
+            elif isinstance(of_channel, aio.InternalError):
+                # A message could not be sent: the client has gone, and cancelling is on its way.
+                raise asyncio.CancelledError from of_channel
+            else:
+                raise  # the server has stopped; gRPC must not be asked for anything more
         except Exception as unexpected:
             error = _internal_error(method, unexpected)
         finally:
@@ -173,18 +224,46 @@ class FrontDoor:
             outcome = error.code.name if error is not None else outcome
             self._note(method, outcome, began)
         assert error is not None
-        await context.abort(status_of(error), status_message(error), trailers_of(error))
+        self._admission.refused(error)
+        try:
+            await context.abort(status_of(error), status_message(error), trailers_of(error))
+        except aio.InternalError as unsent:
+            if _is_misuse(unsent):
+                raise
+            raise asyncio.CancelledError from unsent
         raise AssertionError("abort raises")
 
+    async def _admit(
+        self,
+        handler: Callable[[Any, Context], Awaitable[Any]],
+        request: Any,
+        context: Context,
+    ) -> Any:
+        peer = context.peer()
+        self._admission.enter(peer)
+        try:
+            if isinstance(request, _Unreadable):
+                raise request.error
+            return await handler(request, context)
+        finally:
+            self._admission.leave(peer)
+
     def _note(self, method: str, outcome: str, began: float) -> None:
-        self.calls_total[method, outcome] += 1
+        seconds = time.perf_counter() - began
+        self._measurements.rpc(GRPC, method, outcome, seconds)
         if logger.isEnabledFor(logging.DEBUG):
-            ms = round((time.perf_counter() - began) * 1000, 3)
+            ms = round(seconds * 1000, 3)
             logger.debug("rpc.done", extra={"method": method, "code": outcome, "ms": ms})
 
 
 async def _unimplemented(request: Any, context: Context) -> Message:
     raise UnimplementedError("this version does not serve this call")
+
+
+def _is_misuse(of_channel: aio.BaseError) -> bool:
+    """gRPC refused to begin: two writes at once, for one. A bug of ours, and not a client that has
+    gone."""
+    return isinstance(of_channel, aio.InternalError) and "start_batch" in str(of_channel)
 
 
 def _internal_error(method: str, unexpected: Exception) -> InternalError:
@@ -205,20 +284,3 @@ def seconds_left(context: Context) -> float:
     if remaining is None:
         return DEADLINE_S_DEFAULT
     return remaining - min(ANSWER_MARGIN_S_MAX, remaining * ANSWER_MARGIN_SHARE)
-
-
-def connection_ids(peer: str) -> tuple[AuthId, ...]:
-    """Who the connection of `peer` is by its address alone: scheme `ip`. gRPC writes a peer as
-    ipv4:ADDRESS:PORT, ipv6:%5BADDRESS%5D:PORT or unix:PATH; the last has no address."""
-    kind, _, rest = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return ()
-    host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        logger.warning("rpc.strange_peer", extra={"peer": peer[:128]})
-        return ()
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return (AuthId("ip", str(address.ipv4_mapped)),)
-    return (AuthId("ip", str(address)),)

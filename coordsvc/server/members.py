@@ -1,16 +1,21 @@
 """What the replicas tell each other about themselves, for Cluster.Status: once a tick, to all.
 
-Nothing is decided by it. It may be a tick old, or missing.
+It may be a tick old, or missing, so no promise rests on it. What follows from it: a word in the log
+when another replica has other settings, and that writes are refused everywhere when too many
+replicas are low on disk space.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 from coordsvc.raft.messages import ReplicaInfo
 from coordsvc.server.addresses import Address
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.v1 import cluster_pb2
+
+logger = logging.getLogger(__name__)
 
 
 def role_of(replica: ReplicaPort) -> cluster_pb2.ReplicaRole.ValueType:
@@ -44,6 +49,9 @@ class Members:
         self._reachable_s = reachable_s
         self._heard: dict[int, tuple[float, ReplicaInfo]] = {}
         self._tell_at = 0.0
+        self._settings_told: dict[int, str] = {}
+        """Of peers whose settings differ: those that were put into the log."""
+        self._is_space_low = False
         replica.set_handler(ReplicaInfo, self._on_info)
 
     def turn(self, now: float) -> None:
@@ -55,10 +63,41 @@ class Members:
             info = self._own_info()
             for peer in others:
                 self._replica.send_peer(peer, info)
+            self._judge_space(info, now)
 
     def _on_info(self, peer: int, info: ReplicaInfo) -> None:
         # By the connection it came on: what a message says of its sender's id proves nothing.
         self._heard[peer] = (self._replica.clock.monotonic(), info)
+        self._compare_settings(peer, info.cluster_config)
+
+    def _compare_settings(self, peer: int, theirs: str) -> None:
+        """Limits change by restarting one replica after the other, so a difference is no fault; but
+        one that stays was not meant. Told once for each value."""
+        own = self._own_info().cluster_config
+        if not theirs or theirs == own:
+            self._settings_told.pop(peer, None)
+        elif self._settings_told.get(peer) != theirs:
+            self._settings_told[peer] = theirs
+            logger.warning(
+                "peer.config_differs",
+                extra={"peer": peer, "cluster_config": own, "peer_cluster_config": theirs},
+            )
+
+    # -------------------------------------------------------------------------------------- space
+
+    @property
+    def is_space_low(self) -> bool:
+        """So many replicas are low on disk space that those with room are no majority."""
+        return self._is_space_low
+
+    def _judge_space(self, own: ReplicaInfo, now: float) -> None:
+        """A replica that says nothing is not counted: it may have room."""
+        low = int(own.is_space_low)
+        for peer, (heard_at, info) in self._heard.items():
+            is_recent = now - heard_at <= self._reachable_s
+            low += peer != own.replica_id and is_recent and info.is_space_low
+        members = len(self.ids)
+        self._is_space_low = members - low < members // 2 + 1
 
     def client_address(self, replica_id: int) -> str:
         """Empty when not known."""

@@ -10,7 +10,9 @@ What it keeps:
   it has, and refuses sessions; but "expired" and "wrong password" are said only after a
   read-index, when they are facts: a replica that merely lags must not end a session for a client.
 
-It knows neither gRPC nor protobuf, so other front doors use it as it is.
+It knows neither gRPC nor protobuf, so other front doors use it as it is. A stream keeps its own
+order: it proves its session once, submits with `submit_to`, and reads the state itself, after
+`check_fresh`.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from coordsvc.core.commands import (
+    AttachSessionOp,
     AuthId,
     Caller,
     ClientCommand,
@@ -32,6 +34,7 @@ from coordsvc.core.commands import (
     OpenSession,
     Refusal,
     Reply,
+    SessionAttached,
     SessionOpened,
     Write,
 )
@@ -40,6 +43,7 @@ from coordsvc.core.records import Session
 from coordsvc.core.state import State
 from coordsvc.errors import (
     BadArgumentsError,
+    CoordError,
     NoQuorumError,
     NotCaughtUpError,
     OutcomeUnknownError,
@@ -47,7 +51,11 @@ from coordsvc.errors import (
     ShuttingDownError,
     error_from_code,
 )
+from coordsvc.raft.replica_types import Waiter
+from coordsvc.server.config_model import ServerConfig
 from coordsvc.server.convert import RequestContext
+from coordsvc.server.lanes import Lanes
+from coordsvc.server.limits_admission import Admission
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.server.session_reports import SessionReports
 
@@ -74,37 +82,33 @@ class Call:
 @dataclass(frozen=True)
 class PipelineStatistics:
     writes_pending: int
+    reads_waiting: int
     sessions_active: int
     reads_total: int
     writes_total: int
 
 
-class _Lane:
-    """One session's requests at this replica: who is next, and which writes are not decided."""
-
-    __slots__ = ("turn", "users", "writes")
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()  # first come, first served
-        self.writes: set[asyncio.Future[Reply]] = set()
-        self.users = 0
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.users and not self.writes
-
-
 class Pipeline:
-    """`confirmed_age_s_max`: an older confirmation of a leader counts as none."""
+    """`confirmed_age_s_max`: an older confirmation of a leader counts as none. `admission` None:
+    the limits are the defaults."""
 
     def __init__(
-        self, replica: ReplicaPort, reports: SessionReports, *, confirmed_age_s_max: float
+        self,
+        replica: ReplicaPort,
+        reports: SessionReports,
+        *,
+        confirmed_age_s_max: float,
+        admission: Admission | None = None,
     ) -> None:
         self._replica = replica
         self._reports = reports
         self._confirmed_age_s_max = confirmed_age_s_max
-        self._lanes: dict[int, _Lane] = {}
+        self.admission = admission if admission is not None else Admission(ServerConfig())
+        self._lanes = Lanes()
         self._pending: set[asyncio.Future[Reply]] = set()
+        self._undecided = 0
+        """Writes submitted by streams, which have waiters of their own."""
+        self._all_decided = asyncio.Event()
         self._is_stopping = False
         self._reads_total = 0
         self._writes_total = 0
@@ -127,8 +131,12 @@ class Pipeline:
 
     async def drained(self) -> None:
         """When every write that was submitted is decided."""
-        while self._pending:
-            await asyncio.wait(self._pending)
+        while self._pending or self._undecided:
+            if self._pending:
+                await asyncio.wait(self._pending)
+            else:
+                self._all_decided.clear()
+                await self._all_decided.wait()
 
     def abandon(self) -> None:
         """The replica has stopped: what it did not decide it never will. Their callers are told
@@ -144,9 +152,10 @@ class Pipeline:
     async def write(self, call: Call, op: Op) -> Reply:
         """Submit a write in its session's order, and wait for its answer. A refusal is raised."""
         self._refuse_when_stopping()
-        async with self._in_order(call) as lane:
-            await self._prove_session(call)
-            await self._wait_min_zxid(call)
+        self.admission.check_write(op)
+        async with self._lanes.in_order(call.context.session_id) as lane:
+            await self.prove(call)
+            await self.wait_min_zxid(call)
             context = call.context
             caller = Caller(
                 session_id=context.session_id,
@@ -159,7 +168,7 @@ class Pipeline:
             )
             future = self._submit(Write(caller, op), call.deadline)
             if lane is not None and not future.done():
-                self._add_write(context.session_id, lane, future)
+                self._lanes.add_write(context.session_id, lane, future)
         return await _answer(future)
 
     async def read(
@@ -170,17 +179,20 @@ class Pipeline:
         linearizable: bool = False,
     ) -> tuple[ResultT, int]:
         """(what `query` finds, the zxid of the state it was asked of). A refusal is raised."""
-        async with self._in_order(call) as lane:
-            await self._prove_session(call)
-            before = tuple(lane.writes) if lane is not None else ()
-        if before:
-            await self._until(before, call.deadline)
-        await self._wait_min_zxid(call)
-        if linearizable:
-            await self._replica.read_index(call.deadline)
-        else:
-            self._check_fresh()
-        self._reads_total += 1
+        self.begin_read()
+        try:
+            async with self._lanes.in_order(call.context.session_id) as lane:
+                await self.prove(call)
+                before = tuple(lane.writes) if lane is not None else ()
+            if before:
+                await self._until(before, call.deadline)
+            await self.wait_min_zxid(call)
+            if linearizable:
+                await self._replica.read_index(call.deadline)
+            else:
+                self.check_fresh()
+        finally:
+            self.end_read()
         return self._ask(call, query)
 
     async def sync(self, call: Call) -> int:
@@ -189,63 +201,68 @@ class Pipeline:
         return self._replica.machine.state.zxid
 
     async def open_session(
-        self, *, timeout_ms: int, client_name: str, deadline: float
+        self, *, timeout_ms: int, client_name: str, deadline: float, attached: bool = False
     ) -> tuple[SessionOpened, bytes]:
-        """(the new session, its password)."""
+        """(the new session, its password). `attached`: to a stream, from the start."""
         self._refuse_when_stopping()
         password = secrets.token_bytes(PASSWORD_BYTES)
-        future = self._submit(OpenSession(timeout_ms, password, client_name), deadline)
-        reply = await _answer(future)
+        command = OpenSession(timeout_ms, password, client_name, attached)
+        sessions = len(self._replica.machine.state.sessions)
+        with self.admission.opening_session(sessions, self._replica.clock.monotonic()):
+            reply = await _answer(self._submit(command, deadline))
         assert isinstance(reply.result, SessionOpened)
         return reply.result, password
 
     async def heartbeat(self, call: Call) -> Session:
         """Renew the session; returns when the leader has it on record. It waits for no other
         request of the session: what keeps it alive comes before any queue."""
-        session = await self._prove_session(call)
+        session = await self.prove(call)
         if session is None:
             raise BadArgumentsError("a heartbeat needs a session")
         await self._reports.heartbeat(session.session_id, call.received_at)
         return session
+
+    async def attach(self, call: Call, timeout_ms: int) -> SessionAttached:
+        """Attach the call's session to a new stream. `timeout_ms` 0: it keeps its own."""
+        if not call.context.session_id:
+            raise BadArgumentsError("there is no session to attach: the request names none")
+        self.admission.attach_session(self._replica.clock.monotonic())
+        reply = await self.write(call, AttachSessionOp(timeout_ms))
+        assert isinstance(reply.result, SessionAttached)
+        return reply.result
 
     async def close_session(self, call: Call) -> Reply:
         if not call.context.session_id:
             raise BadArgumentsError("there is no session to close: the request names none")
         return await self.write(call, CloseSessionOp())
 
-    # ---------------------------------------------------------------------------------- the order
+    # ------------------------------------------------------------------------------------ streams
 
-    @asynccontextmanager
-    async def _in_order(self, call: Call) -> AsyncIterator[_Lane | None]:
-        """The session's turn to be admitted. Holding it is short: until a write is submitted, or
-        a read has seen which write it must wait for."""
-        session_id = call.context.session_id
-        if not session_id:
-            yield None
-            return
-        lane = self._lanes.get(session_id)
-        if lane is None:
-            lane = self._lanes[session_id] = _Lane()
-        lane.users += 1
-        try:
-            async with lane.turn:
-                yield lane
-        finally:
-            lane.users -= 1
-            if lane.is_idle:
-                self._lanes.pop(session_id, None)
+    def submit_to(self, write: Write, deadline: float, waiter: Waiter) -> None:
+        """Submit a write of a stream. Raises when it was not submitted: LimitExceededError, or an
+        UnavailableError. Otherwise `waiter` is told, perhaps before this returns, and must call
+        `decided` then."""
+        self._refuse_when_stopping()
+        self.admission.check_write(write.op)
+        if deadline <= self._replica.clock.monotonic():
+            raise NoQuorumError("the deadline passed before the write could be proposed")
+        self._writes_total += 1
+        self._undecided += 1
+        self._replica.submit_to(write, deadline, waiter)
 
-    def _add_write(self, session_id: int, lane: _Lane, write: asyncio.Future[Reply]) -> None:
-        """Later reads of the session wait for it until it is decided: for each one, since a later
-        write may be refused at once while this one is still under way."""
-        lane.writes.add(write)
+    def decided(self) -> None:
+        """A write of `submit_to` was answered, or is given up."""
+        self._undecided -= 1
+        if not self._undecided:
+            self._all_decided.set()
 
-        def decided(write: asyncio.Future[Reply]) -> None:
-            lane.writes.discard(write)
-            if lane.is_idle:
-                self._lanes.pop(session_id, None)
+    def begin_read(self) -> None:
+        """A read begins to wait for its turn. Raises ThrottledError when too many do already."""
+        self.admission.begin_read()
+        self._reads_total += 1
 
-        write.add_done_callback(decided)
+    def end_read(self) -> None:
+        self.admission.end_read()
 
     def _submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]:
         """The future is the pipeline's own and never cancelled: a later read of the session must
@@ -273,7 +290,7 @@ class Pipeline:
 
     # -------------------------------------------------------------------------------- the session
 
-    async def _prove_session(self, call: Call) -> Session | None:
+    async def prove(self, call: Call) -> Session | None:
         """The call's session, None if it names none. Raises SessionExpiredError when it is certain
         that there is no such session with this password."""
         session_id = call.context.session_id
@@ -284,7 +301,7 @@ class Pipeline:
             await self._replica.read_index(call.deadline)
             session = self._session_of(call)
         elif not self.has_quorum:
-            raise _no_quorum()
+            raise no_quorum()
         if session is None:
             raise SessionExpiredError(
                 f"session {session_id:#x} is closed, expired or unknown, or the password is wrong"
@@ -300,18 +317,18 @@ class Pipeline:
 
     # ---------------------------------------------------------------------------------- the waits
 
-    async def _wait_min_zxid(self, call: Call) -> None:
+    async def wait_min_zxid(self, call: Call) -> None:
         if call.context.min_zxid > self._replica.machine.state.zxid:
             latest = call.received_at + MIN_ZXID_WAIT_S_MAX
             deadline = min(call.deadline, latest)
             await self._replica.wait_applied(call.context.min_zxid, deadline)
 
-    def _check_fresh(self) -> None:
-        """Whether what this replica has may be shown as a local read."""
+    def check_fresh(self) -> None:
+        """Raises an UnavailableError unless what this replica has may be shown as a local read."""
         if not self._replica.is_ready:
             raise NotCaughtUpError("this replica has not caught up since its start")
         if not self.has_quorum:
-            raise _no_quorum()
+            raise no_quorum()
 
     def _ask(
         self,
@@ -324,7 +341,7 @@ class Pipeline:
             raise SessionExpiredError(f"session {call.context.session_id:#x} ended meanwhile")
         result = query(state, effective_ids(state, call.context.session_id, call.ids))
         if isinstance(result, Refusal):
-            raise _refused(result, state.zxid)
+            raise refusal_error(result, state.zxid)
         return result, state.zxid
 
     def _refuse_when_stopping(self) -> None:
@@ -333,7 +350,8 @@ class Pipeline:
 
     def statistics(self) -> PipelineStatistics:
         return PipelineStatistics(
-            writes_pending=len(self._pending),
+            writes_pending=len(self._pending) + self._undecided,
+            reads_waiting=self.admission.reads_waiting,
             sessions_active=len(self._lanes),
             reads_total=self._reads_total,
             writes_total=self._writes_total,
@@ -343,11 +361,12 @@ class Pipeline:
 async def _answer(future: asyncio.Future[Reply]) -> Reply:
     reply = await asyncio.shield(future)
     if isinstance(reply.result, Refusal):
-        raise _refused(reply.result, reply.zxid)
+        raise refusal_error(reply.result, reply.zxid)
     return reply
 
 
-def _refused(refusal: Refusal, zxid: int) -> Exception:
+def refusal_error(refusal: Refusal, zxid: int) -> CoordError:
+    """The core's "no", which it said at `zxid`, as an error."""
     index = refusal.operation_index
     return error_from_code(
         refusal.code,
@@ -358,7 +377,7 @@ def _refused(refusal: Refusal, zxid: int) -> Exception:
     )
 
 
-def _no_quorum() -> NoQuorumError:
+def no_quorum() -> NoQuorumError:
     return NoQuorumError(
         "no leader confirmed by a majority is in reach of this replica; try again, or another one",
         retry_after_ms=200,

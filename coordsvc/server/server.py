@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,21 +17,30 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from coordsvc import __version__
-from coordsvc.core.commands import AppliedEntry
+from coordsvc.core.commands import AppliedEntry, SessionClosed
+from coordsvc.errors import ShuttingDownError
 from coordsvc.raft.messages import ReplicaInfo, Touch, TouchAck
 from coordsvc.server.addresses import Address
+from coordsvc.server.client_tls import ClientTls
 from coordsvc.server.cluster_service import ClusterService
 from coordsvc.server.collection import Collection
 from coordsvc.server.config_model import ServerConfig
 from coordsvc.server.convert import FEATURES
 from coordsvc.server.coordination import CoordinationService
+from coordsvc.server.disk_space import DiskSpace
 from coordsvc.server.grpc_door import SERVER_OPTIONS, FrontDoor
+from coordsvc.server.health import Check, is_ready
+from coordsvc.server.limits_admission import Admission
+from coordsvc.server.measurements import Measurements
 from coordsvc.server.members import Members, role_of
 from coordsvc.server.pipeline import Pipeline
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.server.session_clock import SessionClock
 from coordsvc.server.session_reports import Heard, SessionReports
+from coordsvc.server.session_streams import SessionService
 from coordsvc.server.stall import TURN_SECONDS
+from coordsvc.server.watch_hub import WatchHub
+from coordsvc.server.watch_service import WatchService
 from coordsvc.v1 import cluster_pb2, common_pb2, coordination_pb2
 
 logger = logging.getLogger(__name__)
@@ -40,13 +50,24 @@ HEALTH_SERVICES = ("", "coordsvc.v1.Coordination", "coordsvc.v1.Cluster")
 
 class Server:
     """Make it on the loop it shall run on, give `on_applied`, `on_leading` and `on_not_leading` to
-    the replica, then `start` it."""
+    the replica, then `start` it. `disk_fault()` says why the log cannot be
+    written; empty: it can."""
 
     def __init__(
-        self, config: ServerConfig, replica: ReplicaPort, *, election_timeout_s: float
+        self,
+        config: ServerConfig,
+        replica: ReplicaPort,
+        *,
+        election_timeout_s: float,
+        tls: ClientTls | None = None,
+        measurements: Measurements | None = None,
+        disk_fault: Callable[[], str] = lambda: "",
+        is_log_low: Callable[[], bool] = lambda: False,
     ) -> None:
+        assert tls is not None or not config.tls_cert, "certificates, but no credentials"
         self.config = config
         self.replica = replica
+        self.measurements = measurements or Measurements()
         tick_s = config.cluster.tick_ms / 1000
         confirmed_age_s_max = election_timeout_s + tick_s
         loop = asyncio.get_running_loop()
@@ -66,16 +87,47 @@ class Server:
             acknowledge=self._acknowledge_report,
         )
         self.collection = Collection(replica.machine.state, replica.propose)
-        self.pipeline = Pipeline(replica, self.reports, confirmed_age_s_max=confirmed_age_s_max)
+        self.disk_space = DiskSpace(
+            config.data_dir,
+            free_bytes_min=config.storage.disk_free_bytes_min,
+            is_log_low=is_log_low,
+        )
+        self.admission = Admission(config, self.disk_space)
+        self.admission.limits.measure("sessions", lambda: len(replica.machine.state.sessions))
+        self.pipeline = Pipeline(
+            replica,
+            self.reports,
+            confirmed_age_s_max=confirmed_age_s_max,
+            admission=self.admission,
+        )
+        self.hub = WatchHub(replica.machine.state, config.limits)
+        self.admission.limits.measure("watches", lambda: self.hub.watches)
+        self.admission.limits.measure("watch_history_bytes", lambda: self.hub.history.bytes)
+        self.sessions = SessionService(
+            config,
+            self.pipeline,
+            replica,
+            self.reports,
+            self.hub,
+            self.header,
+            self.measurements,
+        )
+        self.watches = WatchService(
+            self.pipeline, self.hub, config, self.header, replica.clock.monotonic
+        )
         self.members = Members(
             replica, config.peers, self._own_info, tick_s=tick_s, reachable_s=confirmed_age_s_max
         )
         replica.set_handler(Touch, self._on_touch)
         replica.set_handler(TouchAck, self._on_touch_ack)
-        self.door = FrontDoor(message_size_bytes_max=config.cluster.message_size_bytes_max)
+        self.door = FrontDoor(self.admission, self.measurements)
         self.address = config.listen
         """Where it listens: with the port it was given, once it is started."""
+        self.tls = tls
         self._grpc: aio.Server | None = None
+        self._disk_fault = disk_fault
+        self._is_stopping = False
+        self._leader: tuple[int, int | None] = (0, None)
         self._health = health_aio.HealthServicer()
         self._serving: bool | None = None
         self._ready = asyncio.Event()
@@ -90,30 +142,39 @@ class Server:
         server = aio.server(options=SERVER_OPTIONS)
         self._add_services(server)
         try:
-            port = server.add_insecure_port(str(self.address))
+            port = self._add_port(server)
         except RuntimeError as error:
             raise OSError(str(error)) from error
         if port == 0:
             raise OSError(f"gRPC cannot listen on {self.address}")
         self.address = Address(self.address.host, port)
+        self.disk_space.start()
         self._grpc = server
         await server.start()
+
+    def _add_port(self, server: aio.Server) -> int:
+        if self.tls is None:
+            return server.add_insecure_port(str(self.address))
+        return server.add_secure_port(str(self.address), self.tls.credentials())
 
     def _add_services(self, server: aio.Server) -> None:
         coordination = coordination_pb2.DESCRIPTOR.services_by_name["Coordination"]
         cluster = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"]
         monotonic = self.replica.clock.monotonic
-        services = (
-            (
-                coordination,
-                CoordinationService(
-                    self.pipeline, self.config.cluster, self.header, monotonic
-                ).methods,
-            ),
-            (cluster, ClusterService(self.replica, self.members, self.header).methods),
+        calls = CoordinationService(
+            self.pipeline,
+            self.config.cluster,
+            self.header,
+            monotonic,
+            superuser_digest=self.config.superuser_digest,
         )
+        streams = {**self.sessions.streams, **self.watches.streams}
+        about = ClusterService(self.replica, self.members, self.header)
         server.add_generic_rpc_handlers(
-            tuple(self.door.handlers(service, methods) for service, methods in services)
+            (
+                self.door.handlers(coordination, calls.methods, streams),
+                self.door.handlers(cluster, about.methods),
+            )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -126,6 +187,7 @@ class Server:
 
     def begin_stop(self) -> None:
         """Tell balancers to go elsewhere, and take no new session and no new write."""
+        self._is_stopping = True
         self.pipeline.begin_stop()
         self._update_health()
 
@@ -138,9 +200,26 @@ class Server:
             return False
         return True
 
+    def begin_end_streams(self, grace_s: float) -> None:
+        """Tell every client with a stream to go elsewhere, with its session. Streams end when what
+        was proposed on them is answered, at the latest after `grace_s`."""
+        reason = coordination_pb2.GO_AWAY_REASON_SHUTTING_DOWN
+        self.sessions.begin_end_all(reason, int(grace_s * 1000))
+        self.watches.end_all(ShuttingDownError("this replica is stopping; go on at another one"))
+
+    async def end_streams(self, timeout_s: float) -> None:
+        """End what is left of them, answering what is not decided as unknown."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.sessions.end_all()
+        except TimeoutError:
+            logger.warning("process.streams_left", extra={"seconds": timeout_s})
+
     async def stop(self, grace_s: float = 0.2) -> None:
-        """End what is left of the calls, and close the port. The replica has stopped before."""
+        """Wait `grace_s` at most for the calls and streams that are ending, end what is left, and
+        close the port. The replica has stopped before."""
         self.pipeline.abandon()
+        self.disk_space.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -153,10 +232,19 @@ class Server:
     # ------------------------------------------------------------------------------- the replica's
 
     def on_applied(self, applied: AppliedEntry) -> None:
-        if applied.opened_sessions or applied.closed_sessions:
-            now = self.replica.clock.monotonic()
-            self.clock.on_applied(applied.opened_sessions, applied.closed_sessions, now)
+        # Events before anything that could reveal what they tell.
+        self.hub.on_applied(applied)
+        if applied.opened_sessions or applied.attached_sessions or applied.closed_sessions:
+            self.clock.on_applied(
+                applied.opened_sessions,
+                applied.closed_sessions,
+                self.replica.clock.monotonic(),
+                attached=applied.attached_sessions,
+            )
             self.reports.closed(applied.closed_sessions)
+        if applied.closed_sessions:
+            self.measurements.sessions_expired_total += expired_sessions(applied)
+        self.sessions.on_applied(applied)
 
     def on_leading(self, term: int) -> None:
         now = self.replica.clock.monotonic()
@@ -176,10 +264,36 @@ class Server:
         self.reports.turn(now, self.replica.term, self.replica.leader_id)
         self.collection.turn(now)
         self.members.turn(now)
+        self.disk_space.set_elsewhere(self.members.is_space_low)
+        self.admission.turn(now)
+        self._note_leader()
         self._update_health()
 
+    def _note_leader(self) -> None:
+        """A term has one leader; the same one in another term has won another election."""
+        replica = self.replica
+        leader = (replica.term, replica.leader_id)
+        if replica.leader_id is not None and leader != self._leader:
+            self._leader = leader
+            self.measurements.leader_changes_total += 1
+
+    def checks(self) -> tuple[Check, ...]:
+        """What decides whether it is ready: here, and for grpc.health.v1."""
+        has_quorum, is_caught_up = self.pipeline.has_quorum, self.replica.is_ready
+        return (
+            Check("loaded"),
+            Check("leader confirmed", "" if has_quorum else "no leader of a majority is in reach"),
+            Check("caught up", "" if is_caught_up else "not with what was committed at its start"),
+            Check("disk writable", self._disk_fault()),
+            Check("not shutting down", "it was told to stop" if self._is_stopping else ""),
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        return is_ready(self.checks())
+
     def _update_health(self) -> None:
-        serving = self.pipeline.is_ready
+        serving = self.is_ready
         if serving == self._serving:
             return
         if self._serving is not None:
@@ -259,4 +373,13 @@ class Server:
             sessions=self.reports.statistics().sessions_heard,
             version=__version__,
             features=FEATURES,
+            cluster_config=self.config.cluster.fingerprint(),
+            is_space_low=self.disk_space.is_low_here,
         )
+
+
+def expired_sessions(applied: AppliedEntry) -> int:
+    """How many sessions this entry ended that did not ask for it."""
+    replies = (reply for batch in applied.batches for reply in batch.replies)
+    asked = sum(1 for reply in replies if isinstance(reply.result, SessionClosed))
+    return len(applied.closed_sessions) - asked

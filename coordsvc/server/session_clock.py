@@ -131,10 +131,23 @@ class SessionClock:
 
     # ------------------------------------------------------------------------------ what is applied
 
-    def on_applied(self, opened: Iterable[int], closed: Iterable[int], now: float) -> None:
+    def on_applied(
+        self,
+        opened: Iterable[int],
+        closed: Iterable[int],
+        now: float,
+        *,
+        attached: Iterable[int] = (),
+    ) -> None:
+        """`attached`: sessions that were attached anew, perhaps with another timeout. Their client
+        counts a whole one from when it asked, so the deadline is raised before it next pings."""
         if self._term is None:
             return
         sessions = self._sessions()
+        for session_id in attached:
+            session = sessions.get(session_id)
+            if session is not None:
+                self._raise(session, now)
         for session_id in opened:
             session = sessions.get(session_id)
             if session is not None:

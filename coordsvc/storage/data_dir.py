@@ -5,6 +5,10 @@
     LOCK             locked by the process that uses the directory; holds its pid
     META             who the directory belongs to (meta.py)
     wal/             the write-ahead log
+    checkpoint.mdb   the state up to one entry of it, once there is one
+    incoming/        a snapshot that a leader is sending
+    outgoing/        snapshots for others
+    set-aside-*/     what `rejoin` put out of the way
 
 A directory is created in an order that a crash cannot turn into amnesia: META first, then the
 log's first segment, then META again, which says from then on that there must be a log. A start that
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -46,6 +51,8 @@ class DataDir:
         self._files = files
         self._lock: int | None = lock
         self._meta = meta
+        self._meta_guard = threading.Lock()
+        """The cluster's id comes on the loop, the rest in the threads that write to the disk."""
 
     @classmethod
     def open(
@@ -69,7 +76,7 @@ class DataDir:
         path = os.path.abspath(path)
         all_members = tuple(sorted({replica_id, *members}))
         _make_directory(path, files)
-        lock = _lock(path, files)
+        lock = lock_data_dir(path, files)
         try:
             with disk_errors(f"cannot open the data directory {path}"):
                 data_dir = _read(path, files, lock, replica_id, all_members)
@@ -94,6 +101,11 @@ class DataDir:
         return self._meta.replica_id
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """The ids of all replicas of the cluster, sorted."""
+        return self._meta.members
+
+    @property
     def uuid(self) -> bytes:
         """16 random bytes of this directory alone: a wiped replica comes back with others."""
         return bytes.fromhex(self._meta.uuid)
@@ -110,7 +122,8 @@ class DataDir:
 
     @property
     def lmdb_engine(self) -> str:
-        """The engine that wrote the checkpoint; empty when there is none."""
+        """The engine that wrote the checkpoint; empty until there is one. Once it is set, a
+        checkpoint that is not there was lost."""
         return self._meta.lmdb_engine
 
     def set_cluster_id(self, cluster_id: bytes) -> None:
@@ -121,8 +134,7 @@ class DataDir:
                 f" {cluster_id.hex()}. Start with another data directory, or with the peers of"
                 " its own cluster"
             )
-        if self.cluster_id != cluster_id:
-            self._save(msgspec.structs.replace(self._meta, cluster_id=cluster_id.hex()))
+        self._change(cluster_id=cluster_id.hex())
 
     def set_lmdb_engine(self, lmdb_engine: str) -> None:
         """Record the engine. Raises DataDirRefusedError when another one wrote the checkpoint."""
@@ -131,19 +143,24 @@ class DataDir:
                 f"the checkpoint in {self.path} was written by {self.lmdb_engine}; this process"
                 f" has {lmdb_engine}, which cannot read it"
             )
-        if self.lmdb_engine != lmdb_engine:
-            self._save(msgspec.structs.replace(self._meta, lmdb_engine=lmdb_engine))
+        self._change(lmdb_engine=lmdb_engine)
 
     def set_synced_lsn(self, synced_lsn: int) -> None:
         """Record how far the log is on disk, so that a part of it that is lost later is missed."""
         if synced_lsn > self.synced_lsn:
-            self._save(msgspec.structs.replace(self._meta, synced_lsn=synced_lsn))
+            self._change(synced_lsn=synced_lsn)
 
     def close(self) -> None:
         """Let another process have the directory."""
         if self._lock is not None:
             self._files.close(self._lock)
             self._lock = None
+
+    def _change(self, **fields: object) -> None:
+        with self._meta_guard:
+            changed = msgspec.structs.replace(self._meta, **fields)
+            if changed != self._meta:
+                self._save(changed)
 
     def _save(self, meta: Meta) -> None:
         file_path = os.path.join(self.path, META_FILE_NAME)
@@ -155,7 +172,7 @@ class DataDir:
         # After a crash between the log's first segment and the second META it is there already.
         if not _has_log(self.path, self._files):
             create_log(self.wal_path, self._files, Identity(self.uuid, self.replica_id))
-        self._save(msgspec.structs.replace(self._meta, has_log=True))
+        self._change(has_log=True)
 
 
 @contextmanager
@@ -179,7 +196,9 @@ def _make_directory(path: str, files: Files) -> None:
             files.fsync_dir(os.path.dirname(path))
 
 
-def _lock(path: str, files: Files) -> int:
+def lock_data_dir(path: str, files: Files) -> int:
+    """Lock it for this process; close the handle to unlock it. Raises DataDirRefusedError when
+    another process has it."""
     file_path = os.path.join(path, LOCK_FILE_NAME)
     with _refusals(f"the data directory {path} cannot be used"):
         try:

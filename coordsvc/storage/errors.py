@@ -37,11 +37,13 @@ class CorruptionError(StorageError):
     """Data that had been synced is damaged or gone. Starting without it could undo what was
     acknowledged, so the start is refused."""
 
-    def __init__(self, file_path: str, offset: int, reason: str) -> None:
+    def __init__(self, file_path: str, offset: int | None, reason: str) -> None:
+        """`offset` None: it is not known where in the file, or not in one place."""
+        place = "" if offset is None else f" at byte {offset}"
         super().__init__(
-            f"{file_path} is damaged at byte {offset}: {reason}. Nothing was changed. Restore the"
-            " disk; or, if the other replicas are whole, move the data directory aside and start"
-            " with an empty one: the replica then fetches everything from them"
+            f"{file_path} is damaged{place}: {reason}. Nothing was changed. Restore the disk; or,"
+            " if the other replicas are whole, run `coordsvc rejoin DATA_DIR`, which sets aside"
+            " what is there, and start again: the replica then fetches everything from them"
         )
         self.file_path = file_path
         self.offset = offset

@@ -25,6 +25,10 @@ class Files(Protocol):
         """Write some of `data` and return how much: a short write is no error."""
         ...
 
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        """At most `size` bytes; fewer at the file's end."""
+        ...
+
     def allocate(self, handle: int, size: int) -> None:
         """Make the file at least `size` bytes long, its space reserved, reading as zeros."""
         ...
@@ -73,6 +77,9 @@ class FileSystem:
 
     def pwrite(self, handle: int, data: bytes | bytearray | memoryview, offset: int) -> int:
         return os.pwrite(handle, data, offset)
+
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        return os.pread(handle, size, offset)
 
     def allocate(self, handle: int, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
@@ -152,3 +159,12 @@ def replace_file(files: Files, file_path: str, data: bytes) -> None:
         files.close(handle)
     files.rename(temporary, file_path)
     files.fsync_dir(os.path.dirname(file_path))
+
+
+def sync_file(files: Files, file_path: str) -> None:
+    """Return once what the file shows is on disk."""
+    handle = files.open(file_path)
+    try:
+        files.fdatasync(handle)
+    finally:
+        files.close(handle)

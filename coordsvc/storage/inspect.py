@@ -11,18 +11,24 @@ from collections.abc import Iterator
 
 import msgspec
 
+from coordsvc.storage.checkpoint import CHECKPOINT_FILE_NAME
+from coordsvc.storage.checkpoint_check import CheckpointReport, check_checkpoint
 from coordsvc.storage.data_dir import LOCK_FILE_NAME, META_FILE_NAME, WAL_DIR_NAME
 from coordsvc.storage.entry_listing import list_commands
-from coordsvc.storage.errors import StorageError, disk_errors
+from coordsvc.storage.errors import DiskError, StorageError, disk_errors
 from coordsvc.storage.files import Files, FileSystem
 from coordsvc.storage.meta import Meta, check_format, decode_meta
-from coordsvc.storage.wal_reader import Identity, LogReader, check_begins
+from coordsvc.storage.start import plan_start
+from coordsvc.storage.wal_reader import Identity, LogReader
 from coordsvc.storage.wal_scan import (
     SegmentScan,
     scan_segment,
     segment_file_name,
     segment_ids,
 )
+
+RETRIES = 3
+"""A replica that runs may write a checkpoint and drop the log before it while both are read."""
 
 
 class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +70,18 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
     """The end is, or was at an earlier start, a write of which only a part is there."""
 
 
+class CheckpointShown(msgspec.Struct, frozen=True, kw_only=True):
+    """The checkpoint, read from end to end. `contents` None: it is damaged, see the problems."""
+
+    file_name: str
+    size_bytes: int
+    contents: CheckpointReport | None
+
+    @property
+    def is_verified(self) -> bool:
+        return self.contents is not None
+
+
 class InspectReport(msgspec.Struct, frozen=True, kw_only=True):
     """`in_use_by`: the process that has the directory open; 0: none, as far as can be seen.
     `problems`: why a start would refuse; empty: it would not."""
@@ -71,6 +89,7 @@ class InspectReport(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     in_use_by: int
     meta: Meta | None
+    checkpoint: CheckpointShown | None
     log: LogReport
     segments: tuple[SegmentReport, ...]
     other_files: tuple[str, ...]
@@ -84,6 +103,14 @@ def inspect(
     """Read a data directory. Raises DiskError when it, or a file of it, cannot be read."""
     files = files or FileSystem()
     data_dir = os.path.abspath(data_dir)
+    report = _inspect(data_dir, list_entries, files)
+    for _ in range(RETRIES):
+        if report.in_use_by and report.problems:
+            report = _inspect(data_dir, list_entries, files)
+    return report
+
+
+def _inspect(data_dir: str, list_entries: bool, files: Files) -> InspectReport:
     with disk_errors(f"cannot read {data_dir}"):
         files.list_dir(data_dir)  # refuses what is no directory
         problems: list[str] = []
@@ -92,11 +119,17 @@ def inspect(
         names = files.list_dir(directory) if files.is_dir(directory) else []
         if meta is not None and meta.has_log and not segment_ids(names):
             problems.append(f"{directory}: the log is missing")
-        reader, segments = _read_log(directory, names, files, meta, problems)
+        in_use_by = _process_using(os.path.join(data_dir, LOCK_FILE_NAME))
+        # Before the log: a log that is read later has what a checkpoint needs.
+        checkpoint = _read_checkpoint(data_dir, files, problems)
+        reader, segments, is_whole = _read_log(directory, names, files, meta, problems)
+        if is_whole and (checkpoint is None or checkpoint.is_verified):
+            _check_together(data_dir, files, reader, meta, checkpoint, problems)
     return InspectReport(
         data_dir=data_dir,
-        in_use_by=_process_using(os.path.join(data_dir, LOCK_FILE_NAME)),
+        in_use_by=in_use_by,
         meta=meta,
+        checkpoint=checkpoint,
         log=_log_report(reader),
         segments=segments,
         other_files=tuple(sorted({*names} - {segment.file_name for segment in segments})),
@@ -109,6 +142,9 @@ def to_dict(report: InspectReport) -> dict[str, object]:
     """The report as JSON has it."""
     result = msgspec.to_builtins(report)
     assert isinstance(result, dict)
+    if report.checkpoint is not None and report.checkpoint.contents is not None:
+        # 64 bits are more than a JSON number is sure to hold.
+        result["checkpoint"]["contents"]["digest"] = f"{report.checkpoint.contents.digest:016x}"
     return result
 
 
@@ -133,8 +169,9 @@ def _read_meta(data_dir: str, files: Files, problems: list[str]) -> Meta | None:
 
 def _read_log(
     directory: str, names: list[str], files: Files, meta: Meta | None, problems: list[str]
-) -> tuple[LogReader, tuple[SegmentReport, ...]]:
-    """Read as recovery does, up to the first problem; the segments after it are only scanned."""
+) -> tuple[LogReader, tuple[SegmentReport, ...], bool]:
+    """Read as recovery does, up to the first problem; the segments after it are only scanned.
+    The last value: there was none."""
     reader = LogReader(directory, Identity(b"", 0))
     if meta is not None:
         reader.identity = Identity(
@@ -167,10 +204,58 @@ def _read_log(
     if is_whole:
         try:
             reader.check_end()
-            check_begins(directory, reader.log)
         except StorageError as error:
             problems.append(str(error))
-    return reader, tuple(reports)
+            is_whole = False
+    return reader, tuple(reports), is_whole
+
+
+def _read_checkpoint(data_dir: str, files: Files, problems: list[str]) -> CheckpointShown | None:
+    file_path = os.path.join(data_dir, CHECKPOINT_FILE_NAME)
+    if not files.exists(file_path):
+        return None
+    contents = None
+    try:
+        contents = check_checkpoint(file_path)
+    except DiskError:
+        raise
+    except StorageError as error:
+        problems.append(str(error))
+    return CheckpointShown(
+        file_name=CHECKPOINT_FILE_NAME,
+        size_bytes=files.file_size(file_path),
+        contents=contents,
+    )
+
+
+def _check_together(
+    data_dir: str,
+    files: Files,
+    reader: LogReader,
+    meta: Meta | None,
+    checkpoint: CheckpointShown | None,
+    problems: list[str],
+) -> None:
+    """What a start would refuse although log and checkpoint are whole, each by itself."""
+
+    def read(file_path: str) -> CheckpointReport:
+        is_known = file_path == os.path.join(data_dir, CHECKPOINT_FILE_NAME)
+        known = checkpoint.contents if checkpoint is not None and is_known else None
+        return known or check_checkpoint(file_path)
+
+    try:
+        plan_start(
+            data_dir,
+            files,
+            reader.log,
+            has_checkpoint=meta is not None and bool(meta.lmdb_engine),
+            cluster_id=reader.identity.cluster_id,
+            read=read,
+        )
+    except DiskError:
+        raise
+    except StorageError as error:
+        problems.append(str(error))
 
 
 def _segment_report(data: bytes, scan: SegmentScan) -> SegmentReport:
@@ -227,6 +312,22 @@ def _process_using(lock_path: str) -> int:
     return 0
 
 
+def _checkpoint_lines(checkpoint: CheckpointShown | None) -> Iterator[str]:
+    if checkpoint is None:
+        yield "checkpoint      none"
+        return
+    size = f"{checkpoint.file_name}, {checkpoint.size_bytes} bytes"
+    contents = checkpoint.contents
+    if contents is None:
+        yield f"checkpoint      {size}, damaged"
+        return
+    yield f"checkpoint      {size}, verified"
+    yield f"  covers        entries up to index {contents.index}, term {contents.term}"
+    yield f"  state         zxid {contents.zxid}, digest {contents.digest:016x}"
+    records = ", ".join(f"{count} {table}" for table, count in contents.records.items())
+    yield f"  records       {records} ({contents.bytes} bytes)"
+
+
 def _lines(report: InspectReport) -> Iterator[str]:
     yield f"data directory  {report.data_dir}"
     if report.in_use_by:
@@ -239,7 +340,9 @@ def _lines(report: InspectReport) -> Iterator[str]:
         yield f"uuid            {meta.uuid}"
         yield f"cluster id      {meta.cluster_id or '(not known yet)'}"
         yield f"synced          at least up to LSN {meta.synced_lsn}"
+    yield from _checkpoint_lines(report.checkpoint)
     log = report.log
+    yield f"log begins      after entry {log.base_index}, term {log.base_term}"
     extent = f"{log.base_index + 1} to {log.last_index}" if log.entries_count else "none"
     yield f"entries         {extent} ({log.entries_count}, {log.entries_bytes} bytes)"
     yield f"last entry      index {log.last_index}, term {log.last_term}"

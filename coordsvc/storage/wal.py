@@ -14,18 +14,19 @@ ValueError at once.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordsvc.storage.errors import StorageError, disk_errors
 from coordsvc.storage.executor import CallLater, Executor, ThreadExecutor, Timer
 from coordsvc.storage.files import Files
-from coordsvc.storage.wal_format import SECTOR_BYTES, Kind, Record
+from coordsvc.storage.wal_format import DROPPED, KEPT, SECTOR_BYTES, Kind, Record
 from coordsvc.storage.wal_reader import Identity, RecoveredLog
 from coordsvc.storage.wal_recovery import OpenSegment, recover
-from coordsvc.storage.wal_writer import SegmentWriter
+from coordsvc.storage.wal_writer import FSYNC_SECONDS_BOUNDS, SegmentWriter
 
-__all__ = ["RecoveredLog", "Wal", "WalStatistics"]
+__all__ = ["FSYNC_SECONDS_BOUNDS", "RecoveredLog", "Wal", "WalStatistics"]
 
 SEGMENT_BYTES = 16 << 20
 """Long enough that a switch is rare, short enough that preparing one and rewriting the last one at
@@ -47,6 +48,10 @@ class WalStatistics:
     segments: int
     is_space_low: bool
     """The disk has no room for another segment: writes will fail when the open one is full."""
+    fsync_seconds_total: float = 0.0
+    fsync_counts: tuple[int, ...] = (0,) * (len(FSYNC_SECONDS_BOUNDS) + 1)
+    """How many syncs took no longer than each of FSYNC_SECONDS_BOUNDS, but longer than the one
+    before it; the last one: longer than all."""
 
 
 class Wal:
@@ -75,6 +80,7 @@ class Wal:
         self._on_failed = on_failed
         self._pending: list[Record] = []
         self._is_flush_wanted = False
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._busy_since: float | None = None
         self._is_filling_spare = False
         self._is_marked = True
@@ -98,13 +104,15 @@ class Wal:
         segment_bytes: int = SEGMENT_BYTES,
         cluster_id: bytes = b"",
         synced_lsn: int = 0,
+        check: Callable[[RecoveredLog], None] = lambda log: None,
         call_later: CallLater | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Wal:
         """Read the log in `directory`, or begin one, and return when it is safely on disk.
 
         `identity` is the data directory's uuid. `synced_lsn`: a `synced_lsn` of an earlier time,
-        kept elsewhere: a log that ends before it is damaged. `call_later` None: the executor's, if
+        kept elsewhere: a log that ends before it is damaged. `check` is shown what was read, and
+        may raise, before anything is changed. `call_later` None: the executor's, if
         it is a ThreadExecutor; otherwise no marker is written while idle, only at `close`. Blocks.
 
         Raises CorruptionError when something that had been synced is damaged or missing,
@@ -116,7 +124,7 @@ class Wal:
                 f" {SEGMENT_BYTES_MIN}, not {segment_bytes}"
             )
         owner = Identity(identity, replica_id, cluster_id)
-        recovered, segment = recover(directory, files, owner, segment_bytes, synced_lsn)
+        recovered, segment = recover(directory, files, owner, segment_bytes, synced_lsn, check)
         writer = SegmentWriter(directory, files, owner, segment_bytes, segment, clock)
         with disk_errors(f"cannot reserve a segment in {directory}"):
             writer.spare.reserve()
@@ -132,7 +140,16 @@ class Wal:
     def truncate_from(self, index: int) -> None:
         """Drop the entry at `index` and all after it. Raises ValueError when there is none."""
         self._state.truncate(index)
-        self._append((Kind.TRUNCATE, index, 0, b""))
+        self._append((Kind.TRUNCATE, index, self._state.last_term, b""))
+
+    def install(self, index: int, term: int) -> None:
+        """A snapshot up to `index` takes the place of the entries up to there. Those after it stay
+        if the log holds this very entry; if not, all go. Hard state and voter flag stay.
+
+        Raises ValueError when the log begins after `index`, or with another entry there."""
+        keeps_rest = self._state.has(index, term)
+        self._state.install(index, term, keeps_rest=keeps_rest)
+        self._append((Kind.INSTALLED, index, term, KEPT if keeps_rest else DROPPED))
 
     def set_hard_state(self, term: int, voted_for: str | None) -> None:
         """Raises ValueError when the term falls or a vote of this term is taken back."""
@@ -154,6 +171,14 @@ class Wal:
             raise StorageError("the log is closed")
         self._is_flush_wanted = bool(self._pending)
         self._next_job()
+
+    def call_when_synced(self, callback: Callable[[], None]) -> None:
+        """Call it, on the loop, when everything appended so far is on disk; never if that fails.
+        For what is not Raft's: Raft is told by `on_synced`."""
+        if self.synced_lsn >= self.end_lsn:
+            callback()
+        else:
+            self._waiting.append((self.end_lsn, callback))
 
     def drop_before(self, index: int) -> None:
         """Unlink the segments that hold no entry from `index` on; call it once a checkpoint that
@@ -185,6 +210,8 @@ class Wal:
             fsyncs_total=writer.fsyncs_total,
             bytes_written_total=writer.bytes_written_total,
             last_fsync_seconds=writer.last_fsync_seconds,
+            fsync_seconds_total=writer.fsync_seconds_total,
+            fsync_counts=tuple(writer.fsync_counts),
             pending_since=self._busy_since,
             segments=writer.segments_count,
             is_space_low=writer.spare.is_out_of_space,
@@ -228,6 +255,8 @@ class Wal:
         self._next_job()
         self._fill_spare()
         self._on_synced(result)
+        while self._waiting and self._waiting[0][0] <= self.synced_lsn:
+            self._waiting.popleft()[1]()
 
     def _fail(self, error: BaseException | None) -> None:
         """From now on nothing is written or acknowledged."""

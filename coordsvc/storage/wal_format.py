@@ -49,7 +49,7 @@ class Kind(IntEnum):
     ENTRY = 2
     """Log entry `index` of `term`; payload: the entry."""
     TRUNCATE = 3
-    """Drops the entry at `index` and all after it."""
+    """Drops the entry at `index` and all after it; `term`: of the entry before it."""
     HARD_STATE = 4
     """`term`; `index` 1: voted for the replica named in the payload, 0: for nobody."""
     VOTER = 5
@@ -58,7 +58,11 @@ class Kind(IntEnum):
     """Says that everything before it is synced; `index` 1: and that recovery cut something here
     whose sync may have completed; 2: and that the next segment exists, this one is closed."""
     INSTALLED = 7
-    """Reserved: a snapshot up to `index` of `term` took the log's place."""
+    """A snapshot up to `index` of `term` takes the place of the entries up to there. Payload: KEPT,
+    the entries after it stay; DROPPED, they went too, for the log was another one there."""
+
+
+KEPT, DROPPED = b"\x01", b"\x00"
 
 
 Record: TypeAlias = tuple[int, int, int, bytes]

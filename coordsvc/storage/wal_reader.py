@@ -15,6 +15,7 @@ import msgspec
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError
 from coordsvc.storage.wal_format import (
     FORMAT_VERSION,
+    KEPT,
     SECTOR_BYTES,
     BatchInfo,
     Kind,
@@ -23,10 +24,6 @@ from coordsvc.storage.wal_format import (
 )
 from coordsvc.storage.wal_scan import SegmentScan, segment_file_name
 from coordsvc.storage.wal_state import WalState
-
-BASE_INDEX_MAX = 1
-"""All state is in the log, so it must begin at the beginning: with the first entry, or after one
-that all replicas take for granted."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ class RecoveredLog:
     acknowledgement. Holds over restarts until the voter flag is set, either way."""
     is_new: bool = True
     """Nothing was ever recorded."""
+    installed: tuple[int, int] | None = None
+    """(index, term) of the last snapshot that took the place of entries, if the log still says."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,8 @@ class LogReader:
         log.base_index, log.base_term = state.base_index, state.base_term
         log.term, log.voted_for, log.voter = state.term, state.voted_for, state.voter
         log.ambiguous_cut = state.ambiguous_cut
+        log.installed = state.installed
+        state.has_soft_base = False
         log.is_new = self.scan is None or (self.scan.lsn_end == 0 and not log.ambiguous_cut)
 
     def check_end(self) -> None:
@@ -137,6 +138,7 @@ class LogReader:
             voter=header.voter,
             ambiguous_cut=header.ambiguous_cut,
         )
+        self.state.has_soft_base = header.segment_id > 1
 
     def _check_continues(self, previous: SegmentScan, scan: SegmentScan) -> None:
         """The older segment was whole when the newer one was begun, and must be so still."""
@@ -176,16 +178,13 @@ class LogReader:
                 else:
                     state.apply(kind, index, term, payload)
                     if kind == Kind.TRUNCATE:
-                        del entries[index - state.base_index - 1 :]
+                        while entries and entries[-1][1] >= index:
+                            entries.pop()
+                    elif kind == Kind.INSTALLED:
+                        is_kept = payload == KEPT
+                        entries[:] = [entry for entry in entries if is_kept and entry[1] > index]
         except (ValueError, struct.error) as error:
             raise CorruptionError(file_path, batch.offset, f"impossible record: {error}") from error
-
-
-def check_begins(directory: str, log: RecoveredLog) -> None:
-    """Raise CorruptionError when what the log's first entry builds on is gone."""
-    if log.base_index > BASE_INDEX_MAX:
-        reason = f"its first entry follows entry {log.base_index}, which nothing holds"
-        raise CorruptionError(directory, 0, reason)
 
 
 def segment_header(

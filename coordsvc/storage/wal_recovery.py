@@ -11,6 +11,7 @@ new one under the segment's name.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -63,11 +64,17 @@ class OpenSegment:
 
 
 def recover(
-    directory: str, files: Files, identity: Identity, segment_bytes: int, synced_lsn: int
+    directory: str,
+    files: Files,
+    identity: Identity,
+    segment_bytes: int,
+    synced_lsn: int,
+    check: Callable[[RecoveredLog], None] = lambda log: None,
 ) -> tuple[RecoveredLog, OpenSegment]:
     """Raise CorruptionError when something synced is damaged or missing (`synced_lsn`: the log
     reached at least this far), DataDirRefusedError when the log is another replica's or a newer
-    version's, DiskError when the disk fails."""
+    version's, DiskError when the disk fails. `check` may refuse what was read before anything is
+    changed."""
     with disk_errors(f"cannot open the log in {directory}"):
         if not files.is_dir(directory) or not segment_ids(files.list_dir(directory)):
             create_log(directory, files, identity)
@@ -77,6 +84,7 @@ def recover(
             reader.take_segment(data, scan_segment(data, segment_id))
         reader.finish()
         reader.check_end()
+        check(reader.log)
         _close_older(reader, files)
         return reader.log, _rewrite_last(reader, files, segment_bytes)
 

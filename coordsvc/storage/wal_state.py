@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from coordsvc.storage.wal_format import CUT_MARKER, Kind
+from coordsvc.storage.wal_format import CUT_MARKER, DROPPED, KEPT, Kind
 
 
 class WalState:
@@ -34,6 +34,11 @@ class WalState:
         self.voted_for = voted_for
         self.voter = voter
         self.ambiguous_cut = ambiguous_cut
+        self.installed: tuple[int, int] | None = None
+        """(index, term) of the last snapshot that took the place of entries."""
+        self.has_soft_base = False
+        """While a log is read whose oldest segments are gone: what came before the base is not
+        known, so a record that reaches below it may be right."""
         # (first index, term) of each run of entries of one term: few, however long the log.
         self._runs: list[tuple[int, int]] = [(base_index, base_term)]
 
@@ -69,8 +74,12 @@ class WalState:
             self._runs.append((index, term))
         self.last_index = index
 
-    def truncate(self, from_index: int) -> None:
-        """Raise ValueError when nothing is there to drop, or the base would be."""
+    def truncate(self, from_index: int, term_before: int = 0) -> None:
+        """Raise ValueError when nothing is there to drop, or the base would be. `term_before`: of
+        the entry before, which a soft base does not know."""
+        if self.has_soft_base and 0 < from_index <= self.base_index:
+            self._rebase(from_index - 1, term_before)
+            return
         if not self.base_index < from_index <= self.last_index:
             raise ValueError(
                 f"cannot truncate from {from_index}: the log holds entries"
@@ -79,6 +88,35 @@ class WalState:
         while self._runs[-1][0] >= from_index:
             self._runs.pop()
         self.last_index = from_index - 1
+
+    def has(self, index: int, term: int) -> bool:
+        """Whether the log holds this entry, or begins after it."""
+        return self.base_index <= index <= self.last_index and self.term_at(index) == term
+
+    def install(self, index: int, term: int, *, keeps_rest: bool) -> None:
+        """Put the base at a snapshot's last entry. Raise ValueError when the base is beyond it, or
+        the entries after it cannot stay."""
+        self.installed = (index, term)
+        if self.has_soft_base and index < self.base_index:
+            if not keeps_rest:
+                self._rebase(index, term)
+            return
+        if index < self.base_index or keeps_rest != self.has(index, term):
+            raise ValueError(
+                f"a snapshot at entry {index} of term {term} does not fit a log of the entries"
+                f" {self.base_index + 1} to {self.last_index}"
+            )
+        self.has_soft_base = False
+        if not keeps_rest:
+            self._rebase(index, term)
+            return
+        later = [run for run in self._runs if run[0] > index]
+        self.base_index = index
+        self._runs = [(index, term), *later]
+
+    def _rebase(self, index: int, term: int) -> None:
+        self.base_index = self.last_index = index
+        self._runs = [(index, term)]
 
     def set_hard_state(self, term: int, voted_for: str | None) -> None:
         """Raise ValueError when the term falls, or a vote is taken back within its term."""
@@ -97,7 +135,11 @@ class WalState:
         if kind == Kind.ENTRY:
             self.append(index, term)
         elif kind == Kind.TRUNCATE:
-            self.truncate(index)
+            self.truncate(index, term)
+        elif kind == Kind.INSTALLED:
+            if payload not in (KEPT, DROPPED):
+                raise ValueError(f"a snapshot record with the payload {payload!r}")
+            self.install(index, term, keeps_rest=payload == KEPT)
         elif kind == Kind.HARD_STATE:
             self.set_hard_state(term, payload.decode() if index else None)
         elif kind == Kind.VOTER:

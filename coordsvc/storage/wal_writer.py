@@ -12,6 +12,7 @@ After any error the disk's state is unknown: the caller must not call again.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from coordsvc.storage.errors import disk_errors
@@ -36,6 +37,10 @@ from coordsvc.storage.wal_spare import SpareSegment
 
 BATCH_BYTES_TARGET = 1 << 20
 """A group beyond this is written as several batches, to bound the copy each one needs."""
+FSYNC_SECONDS_BOUNDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""From a sync of a fast disk to one that is about to be given up."""
 RESERVED_BYTES = 2 * SECTOR_BYTES
 """Left over at a segment's end, for a marker and for the one that closes the segment."""
 
@@ -70,6 +75,8 @@ class SegmentWriter:
         self.fsyncs_total = 0
         self.bytes_written_total = 0
         self.last_fsync_seconds = 0.0
+        self.fsync_seconds_total = 0.0
+        self.fsync_counts = [0] * (len(FSYNC_SECONDS_BOUNDS) + 1)
 
     @property
     def segments_count(self) -> int:
@@ -165,7 +172,10 @@ class SegmentWriter:
     def _timed_sync(self, handle: int) -> None:
         start = self._clock()
         self._files.fdatasync(handle)
-        self.last_fsync_seconds = self._clock() - start
+        seconds = self._clock() - start
+        self.last_fsync_seconds = seconds
+        self.fsync_seconds_total += seconds
+        self.fsync_counts[bisect_left(FSYNC_SECONDS_BOUNDS, seconds)] += 1
         self.fsyncs_total += 1
 
     def _switch(self, size: int) -> None:

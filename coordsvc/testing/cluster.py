@@ -14,16 +14,20 @@ them (see `coordsvc.cli._child`).
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -31,7 +35,8 @@ from grpc_health.v1 import health_pb2
 from coordsvc.cli.local_layout import LocalReplica, endpoints_text, serve_arguments
 from coordsvc.client.channels import channel_options
 from coordsvc.client.methods import DIGEST, STATUS, Method, RequestT, ResponseT
-from coordsvc.client.options import ClientConfig
+from coordsvc.client.options import ClientConfig, TlsOptions
+from coordsvc.client.tls import channel_credentials
 from coordsvc.testing.ports import free_port
 from coordsvc.v1 import cluster_pb2
 
@@ -48,7 +53,9 @@ class ClusterError(Exception):
 
 class LocalCluster:
     """`environments` are added to the replicas' own environment, by replica id; `limits` are
-    resource limits set on their processes (such as {2: {resource.RLIMIT_NOFILE: 512}})."""
+    resource limits set on their processes (such as {2: {resource.RLIMIT_NOFILE: 512}}). `tls` is
+    how this class itself asks them. `settings` are configuration keys of all of them, by flat name
+    (such as {"checkpoint_interval_s": 1})."""
 
     def __init__(
         self,
@@ -58,11 +65,17 @@ class LocalCluster:
         environments: Mapping[int, Mapping[str, str]] | None = None,
         limits: Mapping[int, Mapping[int, int]] | None = None,
         extra_arguments: Sequence[str] = (),
+        tls: TlsOptions | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self._directory = directory
         self._environments = environments or {}
         self._limits = limits or {}
         self._extra_arguments = tuple(extra_arguments)
+        self._settings = {
+            f"COORDSVC_{name.upper()}": str(value) for name, value in (settings or {}).items()
+        }
+        self.tls = tls
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._pipes: dict[int, int] = {}
         self.ids = tuple(range(1, size + 1))
@@ -131,7 +144,7 @@ class LocalCluster:
                     *serve_arguments(replica, list(self.replicas.values())),
                     *self._extra_arguments,
                 ],
-                env={**os.environ, **self._environments.get(replica_id, {})},
+                env={**os.environ, **self._settings, **self._environments.get(replica_id, {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -163,7 +176,29 @@ class LocalCluster:
 
     def terminate(self, replica_id: int) -> None:
         """SIGTERM; `wait_end` waits for what it does about it."""
-        self._processes[replica_id].terminate()
+        self.send_signal(replica_id, signal.SIGTERM)
+
+    def send_signal(self, replica_id: int, number: signal.Signals) -> None:
+        self._processes[replica_id].send_signal(number)
+
+    def wipe(self, replica_id: int) -> None:
+        """Delete the data directory of a replica that does not run."""
+        assert replica_id not in self._processes, f"replica {replica_id} runs"
+        shutil.rmtree(self.replicas[replica_id].data_dir)
+
+    def rejoin(self, replica_id: int) -> str:
+        """`coordsvc rejoin` on the data directory of a replica that does not run; what it says."""
+        assert replica_id not in self._processes, f"replica {replica_id} runs"
+        data_dir = str(self.replicas[replica_id].data_dir)
+        done = subprocess.run(
+            [sys.executable, "-m", "coordsvc", "rejoin", data_dir],
+            capture_output=True,
+            text=True,
+            timeout=READY_SECONDS,
+        )
+        if done.returncode:
+            raise ClusterError(f"rejoin ended with {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def stop(self) -> dict[int, int]:
         """SIGTERM to all that run; their exit statuses, by replica id."""
@@ -247,18 +282,32 @@ class LocalCluster:
 
     def metric(self, replica_id: int, name: str) -> float:
         """A metric of the replica, summed over its labels."""
-        address = self.replicas[replica_id].admin_endpoint
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{address}/metrics", timeout=CALL_SECONDS) as response:
-            lines = response.read().decode().splitlines()
+        _, text = self.page(replica_id, "/metrics")
         values = [
             float(line.rsplit(" ", 1)[1])
-            for line in lines
+            for line in text.splitlines()
             if line.startswith((name + " ", name + "{"))
         ]
         if not values:
             raise ClusterError(f"replica {replica_id} has no metric {name}")
         return sum(values)
+
+    def page(self, replica_id: int, path: str) -> tuple[int, str]:
+        """A page of the replica's admin port: its status and text. OSError: nobody answers."""
+        address = self.replicas[replica_id].admin_endpoint
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://{address}{path}", timeout=CALL_SECONDS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def events(self, replica_id: int, event: str) -> list[dict[str, Any]]:
+        """What the replica logged under that name, in all its runs."""
+        with self.log_path(replica_id).open() as log:
+            lines = [line for line in log if f'"event": "{event}"' in line]
+        return [json.loads(line) for line in lines]
 
     def ask(
         self, replica_id: int, method: Method[RequestT, ResponseT], request: RequestT
@@ -266,7 +315,7 @@ class LocalCluster:
         """One call to one replica, on a connection of its own."""
         endpoint = self.replicas[replica_id].endpoint
         options = channel_options(ClientConfig((endpoint,)))
-        with grpc.insecure_channel(endpoint, options=options) as channel:
+        with self._channel(endpoint, options) as channel:
             call = channel.unary_unary(
                 method.name,
                 request_serializer=method.request_type.SerializeToString,
@@ -274,6 +323,11 @@ class LocalCluster:
             )
             answer: ResponseT = call(request, timeout=CALL_SECONDS)
             return answer
+
+    def _channel(self, endpoint: str, options: list[tuple[str, int]]) -> grpc.Channel:
+        if self.tls is None:
+            return grpc.insecure_channel(endpoint, options=options)
+        return grpc.secure_channel(endpoint, channel_credentials(self.tls), options=options)
 
     def log_tails(self) -> str:
         """The end of each replica's output, for a failing test's message."""

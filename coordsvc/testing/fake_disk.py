@@ -203,6 +203,9 @@ class FakeDisk:
         file.write(piece, offset)
         return len(piece)
 
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        return bytes(self._handles[handle][1].cached[offset : offset + size])
+
     def allocate(self, handle: int, size: int) -> None:
         file_path, file = self._handles[handle]
         self._begin("allocate", file_path)

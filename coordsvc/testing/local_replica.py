@@ -151,7 +151,9 @@ class LocalReplica:
 
     def apply(self) -> None:
         """Decide everything that was submitted, in one entry, in its order."""
-        waiting, self._waiting = self._waiting, []
+        # As the real one: what was given up before it was sent is not sent.
+        waiting = [each for each in self._waiting if not each[1].done()]
+        self._waiting = []
         if not waiting:
             return
         commands = tuple(command for command, _, _ in waiting)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from coordsvc.storage.wal import RecoveredLog
-from coordsvc.storage.wal_format import Kind, Record
+from coordsvc.storage.wal_format import DROPPED, KEPT, Kind, Record
 from coordsvc.storage.wal_state import WalState
+
+SEGMENT_ENTRIES = 8
+"""Entries are dropped by as many at a time as a segment is taken to hold."""
 
 
 class Disk:
@@ -29,6 +32,16 @@ class Disk:
         elif kind == Kind.TRUNCATE:
             while self.entries and self.entries[-1][1] >= index:
                 self.entries.pop()
+        elif kind == Kind.INSTALLED:
+            is_kept = payload == KEPT
+            self.entries = [entry for entry in self.entries if is_kept and entry[1] > index]
+
+    def drop_to(self, index: int) -> tuple[int, int]:
+        """Forgets the entries up to `index`; the base (index, term) that leaves."""
+        if index <= self.state.base_index:
+            return self.state.base_index, self.state.base_term
+        self.entries = [entry for entry in self.entries if entry[1] > index]
+        return index, self.state.term_at(index)
 
     def holds(self, payload: bytes, index: int, term: int) -> bool:
         position = index - self.entries[0][1] if self.entries else -1
@@ -43,10 +56,11 @@ class ManualWal:
     """The WAL's interface; a group handed over by `flush` is on disk when `sync` says so.
 
     One LSN per record, and the real WAL's refusals. `crash()` returns what comes back after a
-    power cut. `schedule`, when given, completes each group by itself after a while.
+    power cut. `schedule`, when given, completes each group by itself after a while. `dropped_to`:
+    segments up to there had been unlinked.
     """
 
-    def __init__(self, durable: Iterable[Record] = ()) -> None:
+    def __init__(self, durable: Iterable[Record] = (), *, dropped_to: int = 0) -> None:
         self.records: list[Record] = list(durable)
         self.end_lsn = self.synced_lsn = len(self.records)
         self.on_synced: Callable[[int], None] = lambda lsn: None
@@ -61,14 +75,17 @@ class ManualWal:
             self.durable.apply(record)
             self._appended.apply(*record)
         state = self.durable.state
+        self.dropped_to = dropped_to
+        base_index, base_term = self.durable.drop_to(dropped_to)
         self.recovered = RecoveredLog(
-            base_index=state.base_index,
-            base_term=state.base_term,
+            base_index=base_index,
+            base_term=base_term,
             entries=list(self.durable.entries),
             term=state.term,
             voted_for=state.voted_for,
             voter=state.voter,
             is_new=not self.records,
+            installed=state.installed,
         )
 
     def _append(self, kind: Kind, index: int, term: int, payload: bytes) -> None:
@@ -81,7 +98,17 @@ class ManualWal:
         self._append(Kind.ENTRY, index, term, payload)
 
     def truncate_from(self, index: int) -> None:
-        self._append(Kind.TRUNCATE, index, 0, b"")
+        self._append(Kind.TRUNCATE, index, self._appended.term_at(index - 1), b"")
+
+    def install(self, index: int, term: int) -> None:
+        keeps_rest = self._appended.has(index, term)
+        self._append(Kind.INSTALLED, index, term, KEPT if keeps_rest else DROPPED)
+
+    def drop_before(self, index: int) -> None:
+        """By whole segments, so the base ends up at `index - 1` or lower."""
+        assert index - 1 <= self.durable.state.last_index, f"entry {index - 1} is not on disk"
+        whole = (index - 1) // SEGMENT_ENTRIES * SEGMENT_ENTRIES
+        self.dropped_to = max(self.dropped_to, whole)
 
     def set_hard_state(self, term: int, voted_for: str | None) -> None:
         vote = b"" if voted_for is None else voted_for.encode()
@@ -123,7 +150,7 @@ class ManualWal:
 
     def crash(self, *, kept: int = 0) -> ManualWal:
         """What is on disk: all that was synced, and `kept` of the records behind it."""
-        return ManualWal(self.records[: self.synced_lsn + kept])
+        return ManualWal(self.records[: self.synced_lsn + kept], dropped_to=self.dropped_to)
 
     @property
     def unsynced(self) -> int:

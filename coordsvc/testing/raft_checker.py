@@ -46,6 +46,8 @@ class Checker:
         if before is None:
             self.leaders[node.term] = host.replica_id
             for index, (term, payload) in self.committed.items():
+                if index <= journal.base_index:
+                    continue  # Compacted; a checkpoint covers it.
                 self.require(
                     index <= journal.last_index and journal.record(index) == (payload, index, term),
                     f"leader {host.replica_id} of term {node.term} lacks committed entry {index}",
@@ -53,9 +55,9 @@ class Checker:
 
     def _check_log(self, host: RaftHost) -> None:
         """An index and a term stand for one entry and one history before it."""
-        records = host.wal.records
+        records, base = host.wal.records, host.journal.base_index
         for kind, index, _, _ in records[self.log_seen.get(host, 0) :]:
-            if kind == Kind.ENTRY and index <= host.journal.last_index:
+            if kind == Kind.ENTRY and base < index <= host.journal.last_index:
                 payload, _, term = host.journal.record(index)
                 identity = (payload, host.journal.term_at(index - 1))
                 known = self.entries.setdefault((index, term), identity)
@@ -71,7 +73,7 @@ class Checker:
         self.require(commit >= before, f"the commit index fell from {before} to {commit}")
         self.require(commit <= journal.last_index, f"commit index {commit} beyond the log")
         self.commit_seen[host.replica_id] = (host, commit)
-        for index in range(before + 1, commit + 1):
+        for index in range(max(before, journal.base_index) + 1, commit + 1):
             payload, _, term = journal.record(index)
             if index not in self.committed:
                 self._check_durable(index, payload, term)

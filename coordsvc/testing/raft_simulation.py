@@ -40,9 +40,12 @@ from coordsvc.raft.transport import LinkEvents
 from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.raft_fabric import Fabric, SimulatedNetwork
 from coordsvc.testing.raft_harness import NOWHERE
+from coordsvc.testing.raft_snapshots import CheckpointDisk, FakePort, make_port
 from coordsvc.testing.virtual_loop import ProcessLoop, SimulatedClock, VirtualLoop
 
 DISK_S = 0.001
+LOAD_S = 0.05
+"""From the end of an install until the replica is back with its new state."""
 
 
 @dataclass(eq=False)
@@ -54,6 +57,7 @@ class Process:
     wal: ManualWal
     loop: ProcessLoop
     network: SimulatedNetwork
+    port: FakePort
     applied: list[AppliedEntry] = field(default_factory=list)
     leading: list[int] = field(default_factory=list)
     """Terms in which it was told to lead."""
@@ -72,7 +76,10 @@ class Simulation:
         seed: int = 0,
         settings: dict[str, Any] | None = None,
         machines: Callable[[], Machine] = Machine,
+        checkpoint_s: float = 0.0,
     ) -> None:
+        """`checkpoint_s`: how often each replica makes a checkpoint and compacts its log; 0:
+        never, unless told."""
         self.loop = VirtualLoop()
         self.clock = SimulatedClock(self.loop)
         self.rng = random.Random(seed)
@@ -82,10 +89,17 @@ class Simulation:
         self.held_disks: set[int] = set()
         """Replicas whose syncs complete only when `release_disk` says so."""
         self.processes: dict[int, Process] = {}
+        self.installs = 0
+        """Snapshots that took the place of a replica's state."""
         self.unexpected: list[tuple[int, BaseException]] = []
         self.expected_faults: tuple[type[BaseException], ...] = ()
         self._settings = settings or {}
         self._machines = machines
+        self.checkpoint_s = checkpoint_s
+        self.disks: dict[int, CheckpointDisk] = {i: CheckpointDisk() for i in self.ids}
+        """What each replica has on disk besides its WAL."""
+        self.on_start: Callable[[Process], None] = lambda process: None
+        """Sees each process before it takes part."""
         self._cluster_ids: dict[int, bytes] = {}
         self._uuids = {replica_id: self.rng.randbytes(16) for replica_id in self.ids}
         for replica_id in self.ids:
@@ -112,13 +126,16 @@ class Simulation:
 
     def start(self, replica_id: int, wal: ManualWal) -> Process:
         process_loop = ProcessLoop(self.loop)
-        machine = self._machines()
+        loaded, applied_to = self.disks[replica_id].load(wal)
+        machine = loaded or self._machines()
+        port = make_port(self.disks[replica_id], wal, process_loop)
         applied: list[AppliedEntry] = []
         leading: list[int] = []
         hooks = Hooks(
             on_applied=applied.append,
             on_leading=leading.append,
             on_cluster_id=lambda cluster_id: self._cluster_ids.update({replica_id: cluster_id}),
+            on_installed=lambda: self._installed(replica_id),
             on_fatal=lambda error: self._ended(replica_id, error),
         )
         peers = dict.fromkeys(self.ids, NOWHERE) if len(self.ids) > 1 else {}
@@ -133,6 +150,8 @@ class Simulation:
                 wal,
                 uuid=self._uuids[replica_id],
                 cluster_id=self._cluster_ids.get(replica_id, b""),
+                applied=applied_to,
+                snapshots=port.port(),
                 loop=cast(asyncio.AbstractEventLoop, process_loop),
                 hooks=hooks,
                 clock=self.clock,
@@ -147,8 +166,11 @@ class Simulation:
         wal.schedule = sync_later
         wal.on_synced = replica.on_synced
         network = cast(SimulatedNetwork, replica.network)
-        process = Process(replica, machine, wal, process_loop, network, applied, leading)
+        process = Process(replica, machine, wal, process_loop, network, port, applied, leading)
         self.processes[replica_id] = process
+        self.on_start(process)
+        if self.checkpoint_s:
+            process_loop.call_later(self.checkpoint_s, self._checkpoint_again, process)
         process_loop.create_task(replica.start())
         return process
 
@@ -169,6 +191,30 @@ class Simulation:
             self.fabric.leave(process.network)
         return process.wal.crash(kept=kept)
 
+    def _installed(self, replica_id: int) -> None:
+        """A real one would load its state from disk now; it comes back as another process."""
+        self.installs += 1
+        self.processes[replica_id].loop.call_later(LOAD_S, self.restart, replica_id)
+
+    def checkpoint(self, replica_id: int) -> int | None:
+        """Makes a checkpoint and lets the replica compact its log; the index it covers, None when
+        what is applied is not on disk yet. On disk after `disk_s`."""
+        process = self.processes[replica_id]
+        point = process.replica.checkpoint_point()
+        if point is None:
+            return None
+        write = self.disks[replica_id].write(process.machine, point)
+
+        def written() -> None:
+            process.replica.compact_log(write())
+
+        process.loop.call_later(self.disk_s[replica_id], written)
+        return point[0]
+
+    def _checkpoint_again(self, process: Process) -> None:
+        self.checkpoint(process.replica.replica_id)
+        process.loop.call_later(self.checkpoint_s, self._checkpoint_again, process)
+
     def restart(self, replica_id: int) -> Process:
         return self.start(replica_id, self.crash(replica_id))
 
@@ -176,6 +222,7 @@ class Simulation:
         """An empty data directory: another uuid, no memory."""
         self.crash(replica_id)
         self._uuids[replica_id] = self.rng.randbytes(16)
+        self.disks[replica_id] = CheckpointDisk()
         self._cluster_ids.pop(replica_id, None)
         return self.start(replica_id, ManualWal())
 

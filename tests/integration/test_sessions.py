@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from coordsvc.client.lifetime import PINGS_PER_TIMEOUT
 from coordsvc.client.methods import CREATE, EXISTS
 from coordsvc.client.options import ClientConfig
-from coordsvc.client.session import HEARTBEATS_PER_TIMEOUT
 from coordsvc.client.unary import UnaryClient
 from coordsvc.testing.cluster import LocalCluster, wait_for
 from coordsvc.v1 import common_pb2, coordination_pb2
@@ -136,7 +136,7 @@ def test_a_stopped_client_loses_its_session_in_time(cluster: LocalCluster) -> No
     timeout = 2.0
     holder = start_holder(cluster, "/stopped", timeout)
     try:
-        wait_for_heartbeat = 1.2 * timeout / HEARTBEATS_PER_TIMEOUT
+        wait_for_heartbeat = 1.2 * timeout / PINGS_PER_TIMEOUT
         started = time.monotonic()
         wait_for(lambda: time.monotonic() - started > wait_for_heartbeat, "a heartbeat")
         holder.send_signal(signal.SIGSTOP)
@@ -145,7 +145,7 @@ def test_a_stopped_client_loses_its_session_in_time(cluster: LocalCluster) -> No
         lasted = time.monotonic() - stopped_at
         print(f"gone {lasted:.2f} s after SIGSTOP, with a timeout of {timeout} s")
         assert has_open_connection(holder.pid)
-        assert lasted >= timeout - timeout / HEARTBEATS_PER_TIMEOUT
+        assert lasted >= timeout - timeout / PINGS_PER_TIMEOUT
         assert lasted <= timeout + LATE_SECONDS_MAX + SCHEDULING_SECONDS
         holder.send_signal(signal.SIGCONT)
         _, errors = holder.communicate(timeout=20)

@@ -4,7 +4,8 @@ Goal: an acknowledged increment is applied once, what is refused as certainly no
 applied, a read shows all that was acknowledged before it was asked, and when the faults end the
 cluster serves again and all replicas hold the same. Method: `Simulation`; kills, power cuts,
 pauses, cuts of either direction, wiped disks, slow disks, lost and late copies of what may be
-lost.
+lost. In some runs the replicas make checkpoints and drop nearly all of their logs, so that whoever
+was away comes back by a snapshot.
 A failure names its seed.
 """
 
@@ -19,11 +20,30 @@ import pytest
 
 from coordsvc.core.commands import DataSet, Reply
 from coordsvc.errors import NoQuorumError, OutcomeUnknownError
-from coordsvc.raft.messages import Forward, Message, ReadIndex, ReadIndexReply, Round, RoundReply
+from coordsvc.raft.messages import (
+    Forward,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    Round,
+    RoundReply,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
+)
 from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.raft_simulation import DISK_S, Simulation
 
-LOSABLE = (Forward, ReadIndex, ReadIndexReply, Round, RoundReply)
+LOSABLE = (
+    Forward,
+    ReadIndex,
+    ReadIndexReply,
+    Round,
+    RoundReply,
+    SnapshotOffer,
+    SnapshotChunk,
+    SnapshotAck,
+)
 """Nothing but a new connection repeats the others, and a connection loses nothing."""
 
 
@@ -200,10 +220,22 @@ class Faults:
         self.good_disk()
 
 
-def run(size: int, seed: int) -> tuple[Clients, Counter[str]]:
+COMPACTED = {
+    "log_keep_bytes": 300,
+    "log_bytes_max": 20_000,
+    "snapshot_chunk_bytes": 100,
+    "snapshot_window_bytes": 300,
+    "snapshot_bytes_per_s": 20_000,
+}
+"""A log of an entry or two, and snapshots that take about as long as a fault lasts."""
+
+
+def run(size: int, seed: int, *, checkpoint_s: float = 0.0) -> tuple[Clients, Counter[str]]:
     # A disk that is held for long must not end its process here.
-    settings = {"disk_silent_exit_s": 1000.0}
-    with Simulation(size, seed=seed, settings=settings) as simulation:
+    settings: dict[str, Any] = {"disk_silent_exit_s": 1000.0}
+    if checkpoint_s:
+        settings |= COMPACTED
+    with Simulation(size, seed=seed, settings=settings, checkpoint_s=checkpoint_s) as simulation:
         simulation.run_until_ready()
         simulation.done(simulation.create(1, "/counter"))
         clients, faults = Clients(simulation), Faults(simulation)
@@ -225,6 +257,7 @@ def run(size: int, seed: int) -> tuple[Clients, Counter[str]]:
         most = clients.acknowledged + clients.unknown
         assert clients.acknowledged <= counted <= most, (clients.acknowledged, counted, most)
         assert not failures, failures.pop()
+        faults.happened["snapshots"] = simulation.installs
         return clients, faults.happened
 
 
@@ -239,17 +272,29 @@ def _raise(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "seeds"), [(3, range(30)), (3, range(30, 60)), (5, range(100, 125))], ids=str
+    ("size", "seeds", "checkpoint_s"),
+    [
+        (3, range(30), 0.0),
+        (3, range(30, 60), 0.0),
+        (5, range(100, 125), 0.0),
+        (3, range(200, 240), 0.3),
+        (3, range(240, 270), 0.05),
+        (5, range(300, 320), 0.3),
+    ],
+    ids=str,
 )
-def test_callers_can_rely_on_what_they_are_told(size: int, seeds: range) -> None:
+def test_callers_can_rely_on_what_they_are_told(
+    size: int, seeds: range, checkpoint_s: float
+) -> None:
     acknowledged = reads = refused = unknown = 0
     happened: Counter[str] = Counter()
     for seed in seeds:
         failures.clear()
         try:
-            clients, faults = run(size, seed)
+            clients, faults = run(size, seed, checkpoint_s=checkpoint_s)
         except AssertionError as error:
-            raise AssertionError(f"run({size}, {seed}): {error}") from error
+            call = f"run({size}, {seed}, checkpoint_s={checkpoint_s})"
+            raise AssertionError(f"{call}: {error}") from error
         acknowledged += clients.acknowledged
         reads += clients.reads
         refused += clients.refused
@@ -258,3 +303,4 @@ def test_callers_can_rely_on_what_they_are_told(size: int, seeds: range) -> None
     assert acknowledged > 50 * len(seeds) and reads > 20 * len(seeds)
     assert refused > 100 and unknown > 50
     assert min(happened[name] for name in ("kill", "pause", "cut", "mute", "wipe", "lossy")) > 5
+    assert happened["snapshots"] > (len(seeds) if checkpoint_s else -1)

@@ -34,6 +34,8 @@ from coordsvc.testing.raft_harness import NOWHERE, RaftCluster, RaftHost
 class Shape(NamedTuple):
     size: int
     steps: int
+    is_compacting: bool = False
+    """Replicas drop their logs, and who needs what is gone is given a leader's state."""
 
 
 class Chaos:
@@ -65,6 +67,7 @@ class Chaos:
             (20, self.mend),
             (1, self.wipe),
             (40, self.remember),
+            *([(25, self.compact), (25, self.install)] if shape.is_compacting else []),
         ]
         self.choices = [action for weight, action in weighted for _ in range(weight)]
 
@@ -189,6 +192,34 @@ class Chaos:
         self.cluster.link_all(forgotten=[replica_id])
         self.actions["wipes"] += 1
 
+    def compact(self) -> None:
+        """A checkpoint covers what is committed and on disk here."""
+        host = self.random_host()
+        if host.is_up:
+            covered = min(host.node.commit_index, host.journal.durable_index)
+            covered -= self.rng.choice((0, 0, 1, 5))
+            if host.journal.drop_front(covered, self.rng.choice((0, 0, 500)), 1000):
+                host.wal.drop_before(host.journal.base_index + 1)
+                self.actions["compactions"] += 1
+
+    def install(self) -> None:
+        """Whoever a leader believes to need its state gets that of some moment since the leader's
+        log begins, however late, and starts anew with it."""
+        for leader in self.cluster.leaders:
+            for peer in sorted(leader.node.needs_snapshot & leader.node.linked):
+                host, base = self.cluster.hosts[peer], leader.journal.base_index
+                index = self.rng.randint(base, leader.node.commit_index)
+                if not host.is_up or host.node.term > leader.node.term:
+                    continue
+                if index <= host.node.commit_index:
+                    self.actions["late snapshots"] += 1
+                    continue
+                host.wal.install(index, leader.journal.term_at(index))
+                host.wal.sync_all()
+                self.cluster.restart(peer)
+                self.cluster.link_all()
+                self.actions["installs"] += 1
+
     def remember(self) -> None:
         """A wiped replica becomes a voter when its disk holds all that was committed anywhere: a
         round begun after its return cannot have told it more."""
@@ -279,6 +310,31 @@ def vote_for_a_shorter_log(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftNode, "_on_request_vote", on_request)
 
 
+def vote_after_an_install(patch: pytest.MonkeyPatch) -> None:
+    """A state that was received passes for a memory of what was promised."""
+    original = ManualWal.install
+
+    def install(self: ManualWal, index: int, term: int) -> None:
+        original(self, index, term)
+        self.set_voter(True)
+
+    patch.setattr(ManualWal, "install", install)
+
+
+def keep_the_tail_of_another_log(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot takes the place of the entries up to it, and what follows is left there."""
+
+    def install(self: ManualWal, index: int, term: int) -> None:
+        if self._appended.last_index >= index:
+            term = self._appended.term_at(index)
+        original(self, index, term)
+
+    original = ManualWal.install
+    patch.setattr(ManualWal, "install", install)
+
+
+COMPACTION_MUTANTS = [vote_after_an_install, keep_the_tail_of_another_log]
+
 MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     truncate_always,
     commit_to_the_logs_end,
@@ -290,6 +346,8 @@ MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 BLOCKS = [
+    (Shape(3, 800, is_compacting=True), range(2_000, 2_150)),
+    (Shape(5, 900, is_compacting=True), range(6_000, 6_080)),
     (Shape(3, 800), range(1_000, 1_100)),
     (Shape(3, 800), range(1_100, 1_200)),
     (Shape(5, 900), range(5_000, 5_060)),
@@ -317,6 +375,8 @@ def test_no_promise_is_broken(shape: Shape, seeds: range) -> None:
         tally += run(shape, seed)
     short = {name: tally[name] for name, floor in FLOORS.items() if tally[name] < floor}
     assert not short, f"too little happened: {short}"
+    if shape.is_compacting:
+        assert tally["compactions"] > 500 and tally["installs"] > 40, tally
 
 
 @pytest.mark.slow
@@ -328,3 +388,14 @@ def test_the_checker_notices(
     with pytest.raises(BrokenPromise):
         for seed in range(300):
             run(Shape(3, 600), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", COMPACTION_MUTANTS)
+def test_the_checker_notices_with_compacted_logs(
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(BrokenPromise):
+        for seed in range(300):
+            run(Shape(3, 800, is_compacting=True), seed)

@@ -27,12 +27,16 @@ class WalMachine(RuleBasedStateMachine):
         wal_writer.BATCH_BYTES_TARGET = 1000
 
     def teardown(self) -> None:
+        self.bench.executor.run_all()
+        self.bench.reopen(self.bench.disk.power_cut(), segment_bytes=SEGMENT_BYTES)
         wal_writer.BATCH_BYTES_TARGET = self.batch_bytes_target
 
     @initialize()
     def start(self) -> None:
         self.bench = Bench(segment_bytes=SEGMENT_BYTES)
         self.term = 1
+        self.commit = 0
+        """Nothing up to here is truncated."""
 
     @rule(sizes=st.lists(st.integers(0, 1500), min_size=1, max_size=5), new_term=st.booleans())
     def append(self, sizes: list[int], new_term: bool) -> None:
@@ -40,10 +44,37 @@ class WalMachine(RuleBasedStateMachine):
         for size in sizes:
             self.bench.append(bytes([size % 251]) * size, term=self.term)
 
-    @precondition(lambda self: self.bench.last_index > 0)
+    @precondition(lambda self: self.bench.last_index > self.commit)
     @rule(share=st.floats(0, 1, exclude_max=True))
     def truncate(self, share: float) -> None:
-        self.bench.change("truncate_from", 1 + int(share * self.bench.last_index))
+        start = self.commit + 1
+        self.bench.change(
+            "truncate_from", start + int(share * (self.bench.last_index - self.commit))
+        )
+
+    @rule(keep=st.integers(0, 4))
+    def checkpoint(self, keep: int) -> None:
+        """All but the last entries are on disk and committed, and the log before may go."""
+        self.bench.sync()
+        self.commit = max(self.commit, self.bench.last_index - keep)
+        self.bench.drop_before(self.commit + 1)
+
+    @rule(beyond=st.integers(0, 6), own_entry=st.booleans())
+    def install(self, beyond: int, own_entry: bool) -> None:
+        """A snapshot beyond the committed entries: of the log's own entry there, or another's."""
+        index = self.commit + beyond
+        entries = self.bench.expected(len(self.bench.changes)).entries
+        terms = {entry[1]: entry[2] for entry in entries}
+        if own_entry and index in terms:
+            term = terms[index]
+        elif beyond:
+            self.term += 1
+            term = self.term
+        else:
+            return
+        self.bench.change("install", index, term)
+        self.bench.sync()
+        self.commit = index
 
     @rule(voted_for=st.sampled_from([None, "1", "2"]))
     def vote(self, voted_for: str | None) -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from tests.semantics.core_driver import CoreDriver
 from tests.semantics.drivers import Client, Driver
+from tests.semantics.stream_driver import StreamDriver
 from tests.semantics.unary_driver import UnaryDriver
 
 DRIVERS: dict[str, Callable[[], Driver]] = {
     "core": CoreDriver,
     "unary": UnaryDriver,
+    "stream": StreamDriver,
 }
 
 

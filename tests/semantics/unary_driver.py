@@ -129,7 +129,7 @@ class UnaryClient(Client):
 
     async def open(self, timeout_ms: int) -> None:
         request = coordination_pb2.OpenSessionRequest(timeout_ms=timeout_ms)
-        response = await self._call(self._stub.OpenSession, request)
+        response = await self._call("OpenSession", request)
         self._credentials = response.credentials
         self.session_id = response.credentials.session_id
         self.timeout_ms = response.timeout_ms
@@ -138,9 +138,18 @@ class UnaryClient(Client):
         least = max(min_zxid, self._driver.zxid_seen)
         return common_pb2.RequestContext(session=self._credentials, min_zxid=least)
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    def _answer(self, answer: Answer) -> Answer:
+        """Every answer passes here at once after its call."""
+        return answer
+
+    def _watch_id(self, watch: bool) -> int:
+        """The id of the watch that a read is to leave; 0: none."""
+        assert not watch
+        return 0
+
+    async def _call(self, method: str, request: Any) -> Any:
         try:
-            response = await method(request, timeout=10)
+            response = await getattr(self._stub, method)(request, timeout=10)
         except aio.AioRpcError as error:
             typed = typed_error(error, "the replica", is_write=True)
             self._driver.zxid_seen = max(self._driver.zxid_seen, typed.zxid)
@@ -167,21 +176,22 @@ class UnaryClient(Client):
             ttl_ms=ttl_ms,
             acl=_acl_messages(acl),
         )
-        response = await self._call(self._stub.Create, request)
-        return Answer(response.header.zxid, response.path, _stat(response.stat))
+        response = await self._call("Create", request)
+        return self._answer(Answer(response.header.zxid, response.path, _stat(response.stat)))
 
     async def delete(self, path: str, version: int = -1) -> Answer:
         request = coordination_pb2.DeleteRequest(
             context=self._context(), path=path, expected_version=version
         )
-        return Answer((await self._call(self._stub.Delete, request)).header.zxid)
+        response = await self._call("Delete", request)
+        return self._answer(Answer(response.header.zxid))
 
     async def set_data(self, path: str, data: bytes | None, version: int = -1) -> Answer:
         request = coordination_pb2.SetDataRequest(
             context=self._context(), path=path, data=data, expected_version=version
         )
-        response = await self._call(self._stub.SetData, request)
-        return Answer(response.header.zxid, stat=_stat(response.stat))
+        response = await self._call("SetData", request)
+        return self._answer(Answer(response.header.zxid, stat=_stat(response.stat)))
 
     async def set_acl(self, path: str, acl: Sequence[Acl], version: int = -1) -> Answer:
         request = coordination_pb2.SetAclRequest(
@@ -190,72 +200,96 @@ class UnaryClient(Client):
             acl=_acl_messages(acl),
             expected_aversion=version,
         )
-        response = await self._call(self._stub.SetAcl, request)
-        return Answer(response.header.zxid, stat=_stat(response.stat))
+        response = await self._call("SetAcl", request)
+        return self._answer(Answer(response.header.zxid, stat=_stat(response.stat)))
 
     async def multi(self, *ops: SubOp) -> Answer:
         request = coordination_pb2.MultiRequest(
             context=self._context(), operations=[_operation(op) for op in ops]
         )
-        response = await self._call(self._stub.Multi, request)
+        response = await self._call("Multi", request)
         results = tuple(_result(result) for result in response.results)
-        return Answer(response.header.zxid, results=results)
+        return self._answer(Answer(response.header.zxid, results=results))
 
     async def add_auth(self, scheme: str, credential: str) -> Answer:
         request = coordination_pb2.AddAuthRequest(
             context=self._context(), scheme=scheme, credential=credential.encode()
         )
-        return Answer((await self._call(self._stub.AddAuth, request)).header.zxid)
+        response = await self._call("AddAuth", request)
+        return self._answer(Answer(response.header.zxid))
 
     async def close(self) -> Answer:
         request = coordination_pb2.CloseSessionRequest(context=self._context())
-        return Answer((await self._call(self._stub.CloseSession, request)).header.zxid)
+        response = await self._call("CloseSession", request)
+        return self._answer(Answer(response.header.zxid))
 
     async def heartbeat(self) -> None:
         request = coordination_pb2.HeartbeatRequest(credentials=self._credentials)
-        await self._call(self._stub.Heartbeat, request)
+        await self._call("Heartbeat", request)
 
     # ------------------------------------------------------------------- reads
 
     async def exists(self, path: str, *, watch: bool = False) -> Answer:
-        assert not watch
-        request = coordination_pb2.ExistsRequest(context=self._context(), path=path)
-        response = await self._call(self._stub.Exists, request)
+        watch_id = self._watch_id(watch)
+        request = coordination_pb2.ExistsRequest(
+            context=self._context(), path=path, watch_id=watch_id
+        )
+        response = await self._call("Exists", request)
         stat = _stat(response.stat) if response.HasField("stat") else None
-        return Answer(response.header.zxid, stat=stat)
+        return self._answer(Answer(response.header.zxid, stat=stat, watch_id=watch_id or None))
 
     async def get_data(self, path: str, *, watch: bool = False, min_zxid: int = 0) -> Answer:
-        assert not watch
-        request = coordination_pb2.GetDataRequest(context=self._context(min_zxid), path=path)
-        response = await self._call(self._stub.GetData, request)
+        watch_id = self._watch_id(watch)
+        request = coordination_pb2.GetDataRequest(
+            context=self._context(min_zxid), path=path, watch_id=watch_id
+        )
+        response = await self._call("GetData", request)
         data = response.data if response.HasField("data") else None
-        return Answer(response.header.zxid, stat=_stat(response.stat), data=data)
+        return self._answer(
+            Answer(
+                response.header.zxid,
+                stat=_stat(response.stat),
+                data=data,
+                watch_id=watch_id or None,
+            )
+        )
 
     async def get_children(self, path: str, *, watch: bool = False) -> Answer:
         """By pages of two, so that paging is part of what is tested."""
-        assert not watch
+        watch_id = self._watch_id(watch)
         names: list[str] = []
         token = ""
         while True:
             request = coordination_pb2.GetChildrenRequest(
-                context=self._context(), path=path, page_size=2, page_token=token
+                context=self._context(),
+                path=path,
+                page_size=2,
+                page_token=token,
+                watch_id=0 if token else watch_id,
             )
-            response = await self._call(self._stub.GetChildren, request)
+            response = await self._call("GetChildren", request)
             names.extend(child.name for child in response.children)
             token = response.next_page_token
             if not token:
-                return Answer(response.header.zxid, stat=_stat(response.stat), names=tuple(names))
+                return self._answer(
+                    Answer(
+                        response.header.zxid,
+                        stat=_stat(response.stat),
+                        names=tuple(names),
+                        watch_id=watch_id or None,
+                    )
+                )
 
     async def get_acl(self, path: str) -> Answer:
         request = coordination_pb2.GetAclRequest(context=self._context(), path=path)
-        response = await self._call(self._stub.GetAcl, request)
+        response = await self._call("GetAcl", request)
         acl = tuple(Acl(entry.permissions, entry.scheme, entry.id) for entry in response.acl)
-        return Answer(response.header.zxid, stat=_stat(response.stat), acl=acl)
+        return self._answer(Answer(response.header.zxid, stat=_stat(response.stat), acl=acl))
 
     async def sync(self, path: str = "/") -> Answer:
         request = coordination_pb2.SyncRequest(context=self._context(), path=path)
-        response = await self._call(self._stub.Sync, request)
-        return Answer(response.header.zxid, response.path)
+        response = await self._call("Sync", request)
+        return self._answer(Answer(response.header.zxid, response.path))
 
 
 def _mode(mode: int) -> Any:

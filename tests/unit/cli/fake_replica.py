@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from coordsvc.client import methods
 from coordsvc.client.methods import Method
 from coordsvc.errors import Applied, ErrorCode
-from coordsvc.v1 import errors_pb2
+from coordsvc.v1 import errors_pb2, watch_pb2
 
 Answer = Callable[[Any], Message]
 
@@ -54,6 +54,8 @@ class FakeReplica(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
+        self.watches: list[list[Message | Refused]] = []
+        """What each Watch stream in turn says; after the last one they stay open and silent."""
         self._answers: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
         self._server = grpc.server(
@@ -77,6 +79,12 @@ class FakeReplica(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if handler_call_details.method == methods.WATCH_STREAM:
+            return grpc.unary_stream_rpc_method_handler(
+                self._watch,
+                request_deserializer=watch_pb2.WatchRequest.FromString,
+                response_serializer=watch_pb2.WatchResponse.SerializeToString,
+            )
         method = METHODS.get(handler_call_details.method)
         if method is None:
             return None
@@ -90,16 +98,32 @@ class FakeReplica(grpc.GenericRpcHandler):
             try:
                 return answer(request)
             except Refused as refused:
-                if refused.trailer:
-                    trailer = ("grpc-status-details-bin", refused.trailer)
-                    context.set_trailing_metadata((trailer,))
-                context.abort(refused.status, str(refused))
+                _refuse(context, refused)
 
         return grpc.unary_unary_rpc_method_handler(
             handle,
             request_deserializer=method.request_type.FromString,
             response_serializer=method.response_type.SerializeToString,
         )
+
+    def _watch(self, request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
+        with self._lock:
+            self.requests.append((methods.WATCH_STREAM, request))
+            said = self.watches.pop(0) if self.watches else None
+        for message in said or ():
+            if isinstance(message, Refused):
+                _refuse(context, message)
+            yield message
+        if said is None:
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            gone.wait()
+
+
+def _refuse(context: grpc.ServicerContext, refused: Refused) -> NoReturn:
+    if refused.trailer:
+        context.set_trailing_metadata((("grpc-status-details-bin", refused.trailer),))
+    context.abort(refused.status, str(refused))
 
 
 def endpoints(replicas: Iterable[FakeReplica]) -> tuple[str, ...]:

@@ -219,7 +219,9 @@ def test_a_state_that_differs_from_the_leaders_ends_the_process() -> None:
         for _ in range(50):
             futures = [simulation.write(leader) for _ in range(100)]
             simulation.run_until(lambda f=futures: all(each.done() for each in f))  # type: ignore[misc]
-        assert type(simulation.processes[strange].fault).__name__ == "DigestMismatchError"
+        fault = simulation.processes[strange].fault
+        assert type(fault).__name__ == "DigestMismatchError"
+        assert "stops" in str(fault) and "`coordsvc rejoin DATA_DIR`" in str(fault)
         assert [process.replica.replica_id for process in simulation.up] == [
             i for i in simulation.ids if i != strange
         ]

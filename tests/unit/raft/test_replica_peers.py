@@ -93,7 +93,8 @@ def test_a_long_backlog_is_applied_in_slices() -> None:
 
 
 def test_a_write_larger_than_an_entry_is_refused_and_a_large_one_passes() -> None:
-    with ready(settings={"entry_bytes_max": 4096, "append_bytes_max": 8192}) as simulation:
+    sizes = {"entry_bytes_max": 4096, "append_bytes_max": 8192, "snapshot_chunk_bytes": 8192}
+    with ready(settings=sizes) as simulation:
         large = Write(NO_CALLER, CreateOp("/large", b"x" * 3900))
         assert isinstance(simulation.done(simulation.submit(2, large)).result, Created)
         simulation.run_until_equal()

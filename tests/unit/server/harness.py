@@ -15,6 +15,7 @@ from grpc import aio
 
 from coordsvc.core.commands import AuthId, OpenSession
 from coordsvc.server.addresses import Address
+from coordsvc.server.client_tls import client_tls
 from coordsvc.server.config import ServerConfig
 from coordsvc.server.convert import RequestContext
 from coordsvc.server.pipeline import Call
@@ -97,18 +98,22 @@ class Harness:
 
 
 @asynccontextmanager
-async def local_server(**changes: Any) -> AsyncIterator[Harness]:
-    """A server on a free port of loopback. `changes` are of ServerConfig."""
+async def local_server(
+    credentials: grpc.ChannelCredentials | None = None, **changes: Any
+) -> AsyncIterator[Harness]:
+    """A server on a free port of loopback. `changes` are of ServerConfig; `credentials` are the
+    channel's when it has TLS."""
     config = replace(ServerConfig(listen=Address("127.0.0.1", 0)), **changes)
     replica = LocalReplica(replica_id=config.replica_id)
-    server = Server(config, replica, election_timeout_s=1.0)
+    server = Server(config, replica, election_timeout_s=1.0, tls=client_tls(config))
     replica.on_applied = server.on_applied
     server.on_leading(replica.term)
     await server.start()
-    channel = aio.insecure_channel(
-        str(server.address),
-        options=[("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", 16 << 20)],
-    )
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", 16 << 20)]
+    if credentials is None:
+        channel = aio.insecure_channel(str(server.address), options=options)
+    else:
+        channel = aio.secure_channel(str(server.address), credentials, options=options)
     try:
         yield Harness(server, replica, channel)
     finally:

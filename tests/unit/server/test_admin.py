@@ -1,109 +1,138 @@
-"""HTTP for machines: metrics, alive, ready."""
+"""HTTP for machines: alive, ready, and what a stranger can take of it. Metrics: test_metrics.py."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from coordsvc.server import admin
 from coordsvc.server.addresses import Address
 from coordsvc.server.admin import Admin, bind
-from coordsvc.server.metrics import ReplicaMetrics
-from coordsvc.storage.wal import WalStatistics
-from tests.unit.server.harness import Harness, local_server
-
-WAL = WalStatistics(
-    fsyncs_total=7,
-    bytes_written_total=4096,
-    last_fsync_seconds=0.002,
-    pending_since=None,
-    segments=2,
-    is_space_low=False,
-)
+from coordsvc.server.health import NOT_LOADED, Check
 
 
 class Page:
-    def __init__(self, metrics: ReplicaMetrics, admin: Admin, port: int) -> None:
-        self.metrics = metrics
-        self.admin = admin
-        self.url = f"http://127.0.0.1:{port}"
+    """An admin port; `dead` and `checks` are what it is told."""
 
-    async def get(self, path: str) -> tuple[int, str]:
-        async with aiohttp.ClientSession() as client, client.get(self.url + path) as answer:
+    def __init__(self) -> None:
+        self.dead = ""
+        self.checks: Sequence[Check] = NOT_LOADED
+        self.admin = Admin(lambda: b"the metrics\n", lambda: self.dead, lambda: self.checks)
+        self.listener = bind(Address("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+
+    async def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with aiohttp.ClientSession() as client, client.request(method, url) as answer:
             return answer.status, await answer.text()
 
-    async def values(self) -> dict[str, float]:
-        """Metric -> value, summed over its labels."""
-        _, text = await self.get("/metrics")
-        values: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                values[sample.name] = values.get(sample.name, 0.0) + sample.value
-        return values
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
 
 
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
-    ready: list[bool] = []
-    metrics = ReplicaMetrics()
-    listener = bind(Address("127.0.0.1", 0))
-    page = Page(metrics, Admin(metrics, lambda: bool(ready)), listener.getsockname()[1])
-    page.ready = ready  # type: ignore[attr-defined]
-    await page.admin.start(listener)
+    page = Page()
+    await page.admin.start(page.listener)
     try:
         yield page
     finally:
         await page.admin.stop()
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Harness]:
-    async with local_server() as harness:
-        yield harness
-
-
 async def test_while_loading_it_is_alive_and_not_ready(page: Page) -> None:
     assert await page.get("/livez") == (200, "ok\n")
-    assert (await page.get("/readyz"))[0] == 503
-    assert set(await page.values()) == {"coordsvc_build_info", "coordsvc_start_time_seconds"}
-    page.ready.append(True)  # type: ignore[attr-defined]
+    status, text = await page.get("/readyz")
+    assert status == 503 and text.startswith("[-] loaded: ") and text.endswith("not ready\n")
+    assert await page.get("/metrics") == (200, "the metrics\n")
+
+
+async def test_it_is_ready_when_every_check_is_well(page: Page) -> None:
+    page.checks = (Check("loaded"), Check("disk writable"))
     assert await page.get("/readyz") == (200, "ok\n")
-    assert (await page.get("/"))[0] == 404
+    assert await page.get("/readyz?verbose") == (200, "[+] loaded\n[+] disk writable\nok\n")
 
 
-async def test_the_metrics_tell_what_the_replica_does(page: Page, server: Harness) -> None:
-    page.metrics.attach(server.server, lambda: WAL)
-    await server.open_session()
-    await server.call("Create", path="/a")
-    await server.refusal("Create", path="/a")
-    values = await page.values()
-    state = server.replica.machine.state
-    expected = {
-        "coordsvc_build_info": 1,
-        "coordsvc_is_leader": 1,
-        "coordsvc_has_quorum": 1,
-        "coordsvc_term": 1,
-        "coordsvc_applied_zxid": state.zxid,
-        "coordsvc_commit_index": server.replica.commit_index,
-        "coordsvc_sessions": 1,
-        "coordsvc_znodes": len(state.znodes),
-        "coordsvc_wal_fsync_total": 7,
-        "coordsvc_wal_fsync_seconds": 0.002,
-        "coordsvc_proposals_pending": 0,
-        "coordsvc_rpcs_total": 3,
-    }
-    assert {name: values[name] for name in expected} == expected
-    server.replica.has_quorum = False
-    assert (await page.values())["coordsvc_has_quorum"] == 0
+async def test_one_check_that_fails_is_enough_and_is_named(page: Page) -> None:
+    page.checks = (Check("loaded"), Check("disk writable", "no room"))
+    assert await page.get("/readyz") == (503, "[-] disk writable: no room\nnot ready\n")
+    status, text = await page.get("/readyz?verbose")
+    assert status == 503
+    assert text == "[+] loaded\n[-] disk writable: no room\nnot ready\n"
 
 
-async def test_no_path_of_a_znode_is_in_the_metrics(page: Page, server: Harness) -> None:
-    page.metrics.attach(server.server, lambda: WAL)
-    await server.call("Create", path="/a-name-to-look-for")
-    assert "a-name-to-look-for" not in (await page.get("/metrics"))[1]
+async def test_dead_is_told_with_its_reason_whatever_ready_says(page: Page) -> None:
+    page.dead = "the loop last turned 12.0 s ago"
+    page.checks = (Check("loaded"),)
+    assert await page.get("/livez") == (503, "the loop last turned 12.0 s ago\n")
+    assert (await page.get("/readyz"))[0] == 200
+
+
+async def test_nothing_else_is_there_and_nothing_can_be_changed(page: Page) -> None:
+    status, text = await page.get("/")
+    assert status == 404 and "/metrics, /livez, /readyz" in text
+    assert (await page.get("/metrics", "POST"))[0] == 405
+    assert (await page.get("/livez", "HEAD"))[0] == 200
+
+
+async def test_a_request_that_never_ends_is_cut_off(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However lively its sender is."""
+    monkeypatch.setattr(admin, "CONNECTION_SECONDS_MAX", 0.3)
+    reader, writer = await page.connect()
+
+    async def trickle() -> None:
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+        while True:
+            writer.write(b"X-Slow: yes\r\n")
+            await asyncio.sleep(0.05)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(5):
+        try:
+            rest = await reader.read()
+        except ConnectionResetError:
+            rest = b""
+    trickling.cancel()
+    writer.close()
+    assert not rest.startswith(b"HTTP/1.1 200")
+
+
+async def test_connections_are_bounded_and_the_others_are_closed_at_once(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "CONNECTIONS_MAX", 3)
+    held = [await page.connect() for _ in range(3)]
+    for _, writer in held:
+        # So that they are known to be there: an answer, or the wait for the rest of a request.
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+    reader, writer = await page.connect()
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    for each in (writer, *(each for _, each in held)):
+        each.close()
+        await each.wait_closed()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert await page.get("/livez") == (200, "ok\n")
+                break
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.01)  # The loop has not seen yet that they are closed.
+
+
+async def test_each_connection_is_for_one_request(page: Page) -> None:
+    reader, writer = await page.connect()
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert answer.count(b"HTTP/1.1 200") == 1
 
 
 def test_two_cannot_listen_on_one_port() -> None:

@@ -247,7 +247,7 @@ def test_consistency() -> None:
 
 def test_a_sessions_timeout_is_raised_or_lowered_to_the_bounds() -> None:
     wanted = (1, 1_000, 30_000, 3_600_000, INT64_MAX, 0)
-    given = [convert.timeout_ms(value, LIMITS, 10_000) for value in wanted]
+    given = [convert.timeout_ms(value, LIMITS) for value in wanted]
     assert given == [1_000, 1_000, 30_000, 120_000, 120_000, 10_000]
     with pytest.raises(BadArgumentsError):
-        convert.timeout_ms(-1, LIMITS, 10_000)
+        convert.timeout_ms(-1, LIMITS)

@@ -33,7 +33,8 @@ def logging_calls() -> Iterator[tuple[str, ast.Call]]:
 
 def event_of(where: str, call: ast.Call) -> str:
     assert call.args, f"{where}: no event"
-    message = call.args[0]
+    is_leveled = isinstance(call.func, ast.Attribute) and call.func.attr == "log"
+    message = call.args[1 if is_leveled else 0]
     assert isinstance(message, ast.Constant) and isinstance(message.value, str), (
         f"{where}: the event must be a literal, so that it can be searched for"
     )

@@ -29,7 +29,7 @@ from coordsvc.storage.errors import (
         (DataDirRefusedError("locked"), ExitStatus.DATA_DIR_REFUSED),
         (CorruptionError("wal", 0, "flipped"), ExitStatus.CORRUPTION),
         (ClusterMismatchError("another"), ExitStatus.CORRUPTION),
-        (DigestMismatchError("differs"), ExitStatus.CORRUPTION),
+        (DigestMismatchError(7, 1, 2), ExitStatus.DIVERGED),
         (DiskError("EIO"), ExitStatus.DISK),
         (DiskFullError("ENOSPC"), ExitStatus.DISK),
         (SilentDiskError("30 s"), ExitStatus.DISK),
@@ -110,3 +110,12 @@ def test_a_full_disk_is_told_without_a_traceback(caplog: pytest.LogCaptureFixtur
     assert ended == [6]
     (record,) = caplog.records
     assert "no space left" in str(vars(record)["error"]) and not record.exc_info
+
+
+def test_a_replica_that_differs_says_how_to_mend_it(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[int] = []
+    failures = FatalErrors(ended.append, data_dir="/data/2")
+    failures.on_fatal(DigestMismatchError(7, 1, 2))
+    assert ended == [7] and failures.digest_mismatches_total == 1
+    text = str(vars(caplog.records[-1])["error"])
+    assert "at zxid 7" in text and "`coordsvc rejoin /data/2`" in text

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordsvc.core.commands import CollectContainer, Write
 from coordsvc.errors import OutcomeUnknownError
-from coordsvc.server.grpc_door import connection_ids
+from coordsvc.server.identities import ids_of_peer
 from coordsvc.v1 import common_pb2, coordination_pb2, errors_pb2
 from tests.unit.server.harness import Harness, eventually, local_server
 
@@ -163,7 +163,7 @@ async def test_the_connections_address_is_an_identity(server: Harness) -> None:
     ],
 )
 def test_addresses_of_connections(peer: str, address: str | None) -> None:
-    assert [auth_id.id for auth_id in connection_ids(peer)] == ([address] if address else [])
+    assert [auth_id.id for auth_id in ids_of_peer(peer)] == ([address] if address else [])
 
 
 # ------------------------------------------------------------------------------------- sessions

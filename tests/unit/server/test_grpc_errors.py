@@ -254,7 +254,9 @@ async def test_a_request_that_cannot_be_decoded(server: Harness, data: bytes) ->
 
 
 @pytest.mark.parametrize("method", ["Watch", "Session"])
-async def test_what_is_not_served_yet_says_so(server: Harness, method: str) -> None:
+async def test_a_stream_that_begins_with_nothing_is_refused_typed(
+    server: Harness, method: str
+) -> None:
     path = f"/coordsvc.v1.Coordination/{method}"
     if method == "Watch":
         call: Any = server.channel.unary_stream(path)(b"")
@@ -264,7 +266,8 @@ async def test_what_is_not_served_yet_says_so(server: Harness, method: str) -> N
         async for _ in call:
             pass
     refused = Refused(caught.value)
-    assert refused.code == "UNIMPLEMENTED" and refused.status == grpc.StatusCode.UNIMPLEMENTED
+    assert refused.code == "BAD_ARGUMENTS"
+    assert refused.status == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_method_that_does_not_exist_is_the_channels_to_refuse(server: Harness) -> None:

@@ -19,7 +19,7 @@ import aiohttp
 import grpc
 import pytest
 
-from coordsvc.server import serve
+from coordsvc.server import assembly, serve
 from coordsvc.server.addresses import Address
 from coordsvc.server.config import ServerConfig
 from coordsvc.storage.errors import CorruptionError
@@ -39,6 +39,8 @@ class Process:
         self.port = free_port()
         if "--listen" not in flags:
             flags = ("--listen", f"127.0.0.1:{self.port}", *flags)
+        if "--admin-listen" not in flags:
+            flags = ("--admin-listen", "127.0.0.1:0", *flags)
         if "--data-dir" not in flags:
             flags = ("--data-dir", str(directory / "data"), *flags)
         self._log_path = directory / f"log-{self.port}"
@@ -131,7 +133,7 @@ def test_a_port_in_use_ends_the_start_at_once_and_is_named(
 def test_a_wrong_configuration_ends_with_2_and_all_its_faults(start: Starter) -> None:
     process = start("--replica-id", "x", "--peers", "nonsense", "--admin-listen", "0.0.0.0:1")
     assert process.wait_end() == 2
-    for word in ("replica_id", "peers", "admin_listen", "--replica-id"):
+    for word in ("replica.id", "peers", "admin_listen", "--replica-id"):
         assert word in process.text
 
 
@@ -188,7 +190,7 @@ async def test_while_the_log_is_read_it_is_alive_and_not_ready(
         read.wait(10)
         raise CorruptionError("wal", 0, "to end it here")
 
-    monkeypatch.setattr(serve.Wal, "open", open_slowly)
+    monkeypatch.setattr(assembly, "open_storage", open_slowly)
     admin = Address("127.0.0.1", free_port())
     config = ServerConfig(
         data_dir=str(tmp_path / "data"), listen=Address("127.0.0.1", free_port()),

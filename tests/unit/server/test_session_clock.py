@@ -226,6 +226,30 @@ def test_a_session_attached_after_its_expiry_was_proposed_lives() -> None:
     assert leader.proposed[-1] == ExpireSession(3, 7, 1)
 
 
+def test_a_session_attached_with_a_longer_timeout_has_all_of_it() -> None:
+    """Its client next pings after a third of the new one, which is beyond the old one's end."""
+    leader = Leader()
+    leader.pass_time(TIMEOUT_S / 2)
+    leader.put(7, attach_epoch=1, timeout_ms=60_000)
+    leader.clock.on_applied((), (), leader.now, attached=(7,))
+    attached_at = leader.now
+    leader.pass_time(60 - TURN_SECONDS)
+    assert set(leader.expired) == {8}
+    leader.pass_time(2 * TICK_S)
+    assert ExpireSession(3, 7, 1) in leader.proposed
+    assert leader.now <= attached_at + 60 + 2 * TICK_S
+
+
+def test_a_session_attached_with_a_shorter_timeout_keeps_what_it_was_promised() -> None:
+    leader = Leader()
+    leader.put(7, attach_epoch=1, timeout_ms=1_000)
+    leader.clock.on_applied((), (), leader.now, attached=(7,))
+    leader.pass_time(TIMEOUT_S)
+    assert leader.expired == []
+    leader.pass_time(2 * TICK_S)
+    assert leader.expired == [7, 8]
+
+
 def test_an_expiry_that_does_not_come_to_pass_is_proposed_again() -> None:
     leader = Leader()
     leader.accepts = False

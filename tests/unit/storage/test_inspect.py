@@ -35,8 +35,8 @@ from coordsvc.storage.errors import DiskError, StorageError
 from coordsvc.storage.files import FileSystem
 from coordsvc.storage.inspect import InspectReport, inspect, render_text, to_dict
 from coordsvc.storage.meta import META_FORMAT, decode_meta, encode_meta
+from coordsvc.storage.start import open_storage
 from coordsvc.storage.wal import Wal
-from coordsvc.storage.wal_reader import check_begins
 from coordsvc.testing.fake_disk import FakeDisk
 from coordsvc.testing.manual_loop import ManualExecutor
 
@@ -188,19 +188,14 @@ def test_a_damaged_or_missing_file_does_not_stop_it(name: str) -> None:
 def would_start(disk: FakeDisk) -> bool:
     try:
         data_dir = DataDir.open(PATH, 7, disk, members=(5, 6, 7))
-        wal = Wal.open(
-            data_dir.wal_path,
-            files=disk,
-            executor=ManualExecutor(),
-            identity=data_dir.uuid,
-            replica_id=7,
-            cluster_id=data_dir.cluster_id,
-            synced_lsn=data_dir.synced_lsn,
+        open_storage(
+            data_dir,
+            disk,
+            ManualExecutor(),
             on_synced=lambda lsn: None,
             on_failed=lambda error: None,
             segment_bytes=8192,
         )
-        check_begins(data_dir.wal_path, wal.recovered)
     except StorageError:
         return False
     return True

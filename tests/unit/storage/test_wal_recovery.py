@@ -179,7 +179,7 @@ def test_each_single_bit_flip_in_a_synced_batch_is_refused() -> None:
             Bench(bench.disk.flip_bit(SEGMENT, bit))
         if bit % 999 == 0:
             message = str(raised.value)
-            assert SEGMENT in message and "move the data directory aside" in message
+            assert SEGMENT in message and "coordsvc rejoin" in message
             assert raised.value.offset <= bit // 8 < raised.value.offset + 2 * SECTOR_BYTES
 
 

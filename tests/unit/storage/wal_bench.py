@@ -27,6 +27,13 @@ class Expected:
     term: int = 0
     voted_for: str | None = None
     voter: bool = False
+    base: tuple[int, int] = (0, 0)
+    """(index, term) of the last snapshot installed."""
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """(index, term) of the last entry."""
+        return self.entries[-1][1:] if self.entries else self.base
 
     def apply(self, change: Change) -> None:
         name, arguments = change
@@ -36,7 +43,13 @@ class Expected:
             self.entries = [entry for entry in self.entries if entry[1] < arguments[0]]  # type: ignore[operator]
         elif name == "set_hard_state":
             self.term, self.voted_for = arguments  # type: ignore[assignment]
+        elif name == "install":
+            index, term = arguments
+            is_kept = arguments == self.base or any(e[1:] == arguments for e in self.entries)
+            self.entries = [e for e in self.entries if is_kept and e[1] > index]  # type: ignore[operator]
+            self.base = (index, term)  # type: ignore[assignment]
         else:
+            assert name == "set_voter"
             self.voter = bool(arguments[0])
 
 
@@ -55,6 +68,7 @@ class Bench:
         self.executor = ManualExecutor()
         self.timers = ManualTimers()
         self.changes = list(changes or ())
+        self.dropped_before = 0
         self.synced: list[int] = []
         self.failures: list[BaseException] = []
         self.wal = Wal.open(
@@ -75,8 +89,7 @@ class Bench:
 
     @property
     def last_index(self) -> int:
-        entries = self.expected(len(self.changes)).entries
-        return entries[-1][1] if entries else 0
+        return self.expected(len(self.changes)).last[0]
 
     def change(self, name: str, *arguments: object) -> None:
         self.changes.append((name, arguments))
@@ -84,11 +97,14 @@ class Bench:
 
     @property
     def last_term(self) -> int:
-        entries = self.expected(len(self.changes)).entries
-        return entries[-1][2] if entries else 1
+        return self.expected(len(self.changes)).last[1] or 1
 
     def append(self, payload: bytes = b"x", term: int = 0) -> None:
         self.change("append_entry", payload, self.last_index + 1, term or self.last_term)
+
+    def drop_before(self, index: int) -> None:
+        self.dropped_before = max(self.dropped_before, index)
+        self.wal.drop_before(index)
 
     def sync(self) -> None:
         self.wal.flush()
@@ -119,13 +135,21 @@ class Bench:
         again = Bench(disk, self.changes, **{**known, **options})
         lsn = again.wal.end_lsn
         assert acknowledged <= lsn <= len(self.changes), "an acknowledged record is gone"
-        assert_holds(again.wal.recovered, self.expected(lsn))
+        again.dropped_before = self.dropped_before
+        assert_holds(again.wal.recovered, self.expected(lsn), self.dropped_before)
         assert again.wal.synced_lsn == lsn
         return again
 
 
-def assert_holds(recovered: RecoveredLog, expected: Expected) -> None:
-    assert recovered.entries == expected.entries
+def assert_holds(recovered: RecoveredLog, expected: Expected, dropped_before: int = 0) -> None:
+    base_index, base_term = recovered.base_index, recovered.base_term
+    gone = [entry for entry in expected.entries if entry[1] <= base_index]
+    assert recovered.entries == expected.entries[len(gone) :]
+    if gone:
+        assert base_index < dropped_before, "more was dropped than was asked for"
+        assert gone[-1][1:] == (base_index, base_term)
+    elif expected.base != (0, 0):
+        assert (base_index, base_term) == expected.base
     assert (recovered.term, recovered.voted_for) == (expected.term, expected.voted_for)
     assert recovered.voter == expected.voter
 

@@ -1,0 +1,248 @@
+"""The requests of a Session stream, one slot each, from when they arrive until their replies leave.
+
+A *write* is submitted as soon as no read before it is left to be answered, and the slot itself is
+what the replica tells the outcome: thousands of writes cost no task and no future. A *turn* is what
+must wait until everything before it is answered, and is then done at once, in one piece: reads with
+their watches, sync, adding and removing watches. What was refused as it came is *refused*.
+
+Slots know nothing of order; `session_queue.py` keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from coordsvc.core.commands import Refusal, Reply, SessionClosed, Write
+from coordsvc.errors import CoordError, ErrorCode, ThrottledError, UnavailableError
+from coordsvc.server.pipeline import refusal_error
+from coordsvc.server.request_kinds import WriteKind
+from coordsvc.server.session_frames import Frame
+
+PASSING_ERRORS = (UnavailableError, ThrottledError)
+"""Certainly not applied, and not for a fault of the request: what is behind it must not run."""
+
+
+class SlotOwner(Protocol):
+    """What a write tells the stream it is of."""
+
+    def wake(self) -> None:
+        """Something may be ready to leave."""
+        ...
+
+    def write_decided(self) -> None:
+        """A submitted write was answered."""
+        ...
+
+    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
+        """`slot` was refused for a passing reason: nothing behind it may run either."""
+        ...
+
+
+class WriteSlot:
+    """A write, and the waiter of its outcome."""
+
+    __slots__ = (
+        "command",
+        "deadline",
+        "error",
+        "is_submitted",
+        "kind",
+        "owner",
+        "reply",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        owner: SlotOwner,
+        request_id: int,
+        kind: WriteKind,
+        command: Write,
+        deadline: float,
+    ) -> None:
+        self.owner = owner
+        self.request_id = request_id
+        self.kind = kind
+        self.command = command
+        self.deadline = deadline
+        self.is_submitted = False
+        self.reply: Reply | None = None
+        self.error: CoordError | None = None
+
+    # ------------------------------------------------------------------------ as a waiter
+
+    def done(self) -> bool:
+        return self.reply is not None or self.error is not None
+
+    def set_result(self, reply: Reply) -> None:
+        self.reply = reply
+        self.owner.write_decided()
+
+    def set_exception(self, error: BaseException) -> None:
+        assert isinstance(error, CoordError)
+        self.fail(error)
+        if isinstance(error, PASSING_ERRORS):
+            self.owner.refuse_after(self, error)
+
+    # ------------------------------------------------------------------------ as a slot
+
+    def fail(self, error: CoordError) -> None:
+        """Answer with this, whatever becomes of it. One that was submitted and not yet sent is not
+        sent then."""
+        self.error = error
+        if self.is_submitted:
+            self.owner.write_decided()
+        else:
+            self.owner.wake()
+
+    @property
+    def zxid(self) -> int:
+        """What its reply shows."""
+        if self.reply is not None:
+            return self.reply.zxid
+        return self.error.zxid if self.error is not None else 0
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether it has ended the session."""
+        return self.reply is not None and type(self.reply.result) is SessionClosed
+
+    def put_into(self, frame: Frame) -> bool:
+        """False: there is no room left."""
+        reply = self.reply
+        if reply is None:
+            assert self.error is not None
+            return frame.add_error(self.request_id, self.error)
+        result = reply.result
+        if type(result) is Refusal:
+            return frame.add_error(self.request_id, refusal_error(result, reply.zxid))
+        kind = self.kind
+        message = frame.add_reply(self.request_id, reply.zxid, kind.size(result))
+        if message is None:
+            return False
+        kind.fill(getattr(message, kind.name), result, self.command.op)
+        return True
+
+
+class TurnSlot:
+    """`act()` does it and answers (result, zxid), or raises a CoordError. Before that all of
+    `waits` must be done. `name` is the reply's field, `fill(part, result)` puts the result in.
+    `sets_watches`: not while those of the hello are still being resumed."""
+
+    __slots__ = (
+        "act",
+        "error",
+        "fill",
+        "is_done",
+        "name",
+        "request_id",
+        "result",
+        "sets_watches",
+        "size",
+        "waits",
+        "zxid",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        name: str,
+        act: Callable[[], tuple[Any, int]],
+        fill: Callable[[Any, Any], None],
+        size: Callable[[Any], int],
+        waits: tuple[asyncio.Future[None], ...] = (),
+        *,
+        sets_watches: bool = False,
+    ) -> None:
+        self.request_id = request_id
+        self.name = name
+        self.act = act
+        self.fill = fill
+        self.size = size
+        self.waits = waits
+        self.sets_watches = sets_watches
+        self.is_done = False
+        self.result: Any = None
+        self.error: CoordError | None = None
+        self.zxid = 0
+
+    def done(self) -> bool:
+        return self.is_done
+
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing but its place in the order keeps it waiting."""
+        return all(wait.done() for wait in self.waits)
+
+    def run(self) -> None:
+        try:
+            for wait in self.waits:
+                wait.result()
+            self.result, self.zxid = self.act()
+        except CoordError as error:
+            self.error, self.zxid = error, error.zxid
+        self.is_done = True
+
+    def refuse(self, error: CoordError) -> None:
+        self.error, self.zxid = error, error.zxid
+        self.is_done = True
+        for wait in self.waits:
+            wait.cancel()
+
+    def put_into(self, frame: Frame) -> bool:
+        if self.error is not None:
+            return frame.add_error(self.request_id, self.error)
+        message = frame.add_reply(self.request_id, self.zxid, self.size(self.result))
+        if message is None:
+            return False
+        self.fill(getattr(message, self.name), self.result)
+        return True
+
+
+class GateSlot(TurnSlot):
+    """Stands before a write that must not run before this replica has applied its min_zxid. It has
+    no reply of its own; if it fails, the write behind it is refused."""
+
+    __slots__ = ()
+
+    def __init__(self, wait: asyncio.Future[None]) -> None:
+        super().__init__(
+            0, "", lambda: (None, 0), lambda part, result: None, lambda result: 0, (wait,)
+        )
+
+    def put_into(self, frame: Frame) -> bool:
+        return True
+
+
+class RefusedSlot:
+    """A request that was refused as it came: malformed, or too late."""
+
+    __slots__ = ("error", "request_id")
+
+    def __init__(self, request_id: int, error: CoordError) -> None:
+        self.request_id = request_id
+        self.error = error
+
+    def done(self) -> bool:
+        return True
+
+    @property
+    def zxid(self) -> int:
+        return self.error.zxid
+
+    def put_into(self, frame: Frame) -> bool:
+        return frame.add_error(self.request_id, self.error)
+
+
+Slot = WriteSlot | TurnSlot | RefusedSlot
+
+
+def code_of(slot: Slot) -> str:
+    """Of its answer, for measuring: an error's name, or OK."""
+    if slot.error is not None:
+        return slot.error.code.name
+    if type(slot) is WriteSlot and slot.reply is not None and type(slot.reply.result) is Refusal:
+        return ErrorCode(slot.reply.result.code).name
+    return "OK"
