@@ -1,8 +1,8 @@
 """How a `coordsvc` process ends: one table, for people, scripts and supervisors.
 
 A supervisor may restart a replica after 70 and 6 at once. It should leave 3, 4, 5 and 7 to a
-person: starting again changes nothing. A process that a second SIGTERM or SIGINT cut short ends with 128
-plus the signal's number, as shells report a killed one.
+person: starting again changes nothing. A process that a second SIGTERM or SIGINT cut short ends
+with 128 plus the signal's number, as shells report a killed one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ExitStatus(IntEnum):
     """The disk is full or failed. Nothing was acknowledged that is not safe."""
 
     DIVERGED = 7
-    """This replica's state differs from its leader's. It stopped before it could serve it; `coordsvc
-    rejoin DATA_DIR` has it fetch everything from the others."""
+    """This replica's state differs from its leader's. It stopped before it could serve it;
+    `coordsvc rejoin DATA_DIR` has it fetch everything from the others."""
 
     BUG = 70
     """Something happened that must not. The log has the details."""

@@ -22,7 +22,8 @@ def serve(toml_path: Path | None, settings: tuple[str, ...] | None, **flags: obj
 
     \b
     Exit status: 0 stopped as told   2 wrong usage     3 address in use
-                 4 data dir refused  5 corrupted data  6 disk full or failed  70 a bug
+                 4 data dir refused  5 corrupted data  6 disk full or failed
+                 7 its state differs from the others'  70 a bug
     """
     from coordsvc.server.config import load_config
 

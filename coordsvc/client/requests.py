@@ -11,6 +11,8 @@ each is applied once, in the order in which they were asked for, whatever breaks
   are numbered anew from there. A read that was answered out of its place is asked again.
 * A request whose time is up is answered to its caller. Unless it was never sent it keeps its place
   and its number: what comes behind it needs them used.
+* A write that was perhaps applied, and is refused for good when it is sent again, is answered as
+  unknown. Its number is settled by a write that does nothing.
 
 Knows neither the connection nor the clock.
 """
@@ -48,13 +50,15 @@ Decode = Callable[[Reply], Any]
 class Request:
     """One operation, and whom to tell. `context` is the write's own, None for what takes no
     number. `on_sent` is called each time it is about to be sent, and may change the operation.
-    `is_unsettled`: it was sent, and may have been applied without anybody knowing."""
+    `is_unsettled`: it was sent, and may have been applied without anybody knowing. `is_filler`: its
+    caller has been answered, and it does nothing any more but to use its number."""
 
     __slots__ = (
         "context",
         "deadline",
         "decode",
         "future",
+        "is_filler",
         "is_unsettled",
         "number",
         "on_sent",
@@ -83,11 +87,20 @@ class Request:
         self.place = 0
         self.number = 0
         self.is_unsettled = False
+        self.is_filler = False
         self.refusal: CoordError | None = None
 
     @property
     def is_write(self) -> bool:
         return self.context is not None
+
+    def become_filler(self) -> None:
+        """A write that changes nothing, and that every replica takes. Where the number was used,
+        it is refused as another operation than that, which is just as well."""
+        self.operation = coordination_pb2.SessionOperation()
+        self.operation.multi.operations.add().check.path = "/"
+        self.context = self.operation.multi.context
+        self.is_filler = True
 
 
 class RequestQueue:
@@ -220,10 +233,21 @@ class RequestQueue:
             if not request.is_unsettled:
                 self._free(request)
             self._refuse(request, error)
+        elif request.is_unsettled or error.applied is not Applied.NO:
+            self._settle_number(request, error)
         else:
             self._free(request)
             self._done(request)
             _answer(request, reply, error)
+
+    def _settle_number(self, request: Request, error: CoordError) -> None:
+        """Nobody knows whether the write has used its number."""
+        if request.is_filler:
+            self.is_stuck = error
+        message = f"perhaps applied; sent again, it was refused: {error}"
+        _fail(request, OutcomeUnknownError(message, path=error.path))
+        request.become_filler()
+        self._refuse(request, error)
 
     def _refuse(self, request: Request, error: CoordError | None) -> None:
         """It goes back to its place once everything in flight is answered, or the stream ends."""
@@ -322,7 +346,7 @@ def _is_forgettable(request: Request) -> bool:
         return False
     if not request.is_write:
         return True
-    return not request.number and not request.future.cancelled()
+    return not request.number and (request.is_filler or not request.future.cancelled())
 
 
 def _answer(request: Request, reply: Reply, error: CoordError | None) -> None:

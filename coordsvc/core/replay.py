@@ -7,17 +7,29 @@ history drops what comes next, the place is lost, and that is told.
 
 Plain watches follow the links of their znodes; with a recursive one among them, or when little is
 left, every change is looked at.
+
+To a one-shot watch a znode that was deleted and is there again was changed, not deleted: it fires
+where the znode was made again, with the type that the znode would show. Ref: ZooKeeper
+DataTree.setWatches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from coordsvc.core.commands import Change
+from coordsvc.core.commands import CREATED, DATA_CHANGED, DELETED, Change
 from coordsvc.core.history import History
-from coordsvc.core.watches import Match, Watch, WatchTable
+from coordsvc.core.watches import (
+    CHILDREN_CHANGED,
+    DATA,
+    ONE_SHOT,
+    Found,
+    Match,
+    Watch,
+    WatchTable,
+)
 
 _LINKS_PER_STEP: Final = 64
 """Links followed in one step, at most: a step is about as long as looking at a few changes."""
@@ -41,14 +53,21 @@ _ON_THE_WAY: Final = Step(None, [], False)
 
 class Replay:
     """The history must be complete after `after_zxid`. The watches are in `table` until they are
-    used up."""
+    used up. `is_there(path)`: whether there is such a znode now."""
 
-    def __init__(self, history: History, watches: Iterable[Watch], after_zxid: int) -> None:
+    def __init__(
+        self,
+        history: History,
+        watches: Iterable[Watch],
+        after_zxid: int,
+        is_there: Callable[[str], bool],
+    ) -> None:
         self.table = WatchTable()
         for watch in watches:
             self.table.put(watch)
         self.position = after_zxid
         """Everything up to this zxid was replayed."""
+        self._is_there = is_there
         self._history = history
         self._next = history.first_after(after_zxid)
         """Every change before this number was looked at, or concerns no watch."""
@@ -112,7 +131,7 @@ class Replay:
         if number < self._history.first:
             raise PlaceLostError
         record = self._history.record(number)
-        matches = self.table.match(record.change)
+        matches = self._match(record.change)
         while self._heads and self._heads[0][0] == number:
             _, of_children, path = heappop(self._heads)
             following = record.next_child if of_children else record.next_own
@@ -131,7 +150,51 @@ class Replay:
             raise PlaceLostError
         change = self._history.record(number).change
         self._next = number + 1
-        return self._step_of(change, self.table.match(change))
+        return self._step_of(change, self._match(change))
+
+    def _match(self, change: Change) -> list[Match]:
+        matches = self.table.match(change)
+        if change.type == DELETED and self._is_there(change.path):
+            return self._put_off(change.path, matches)
+        if change.type == CREATED:
+            return self._made_again(change, matches)
+        return matches
+
+    def _put_off(self, path: str, matches: list[Match]) -> list[Match]:
+        """One-shot watches wait for the znode to be made again, which comes further on."""
+        left: list[Match] = []
+        for event_type, at, acl, found in matches:
+            kept = found
+            if at == path and event_type == DELETED:
+                kept = {}
+                for watcher, watches in found.items():
+                    if lasting := [watch for watch in watches if watch.kind not in ONE_SHOT]:
+                        kept[watcher] = lasting
+                    for watch in watches:
+                        if watch.kind in ONE_SHOT:
+                            self.table.put(watch)
+            if kept:
+                left.append((event_type, at, acl, kept))
+        return left
+
+    def _made_again(self, change: Change, matches: list[Match]) -> list[Match]:
+        """DATA and CHILDREN watches are set on a znode that is there: that it is created means
+        that they missed its deletion."""
+        path = change.path
+        created: Found = {}
+        data_changed: Found = {}
+        others: list[Match] = []
+        for match in matches:
+            if match[0] != CREATED:
+                others.append(match)
+                continue
+            for watcher, watches in match[3].items():
+                for watch in watches:
+                    found = data_changed if watch.kind == DATA else created
+                    found.setdefault(watcher, []).append(watch)
+        children_changed = self.table.take_children_watches(path)
+        own = {CREATED: created, DATA_CHANGED: data_changed, CHILDREN_CHANGED: children_changed}
+        return [(told, path, change.acl, found) for told, found in own.items() if found] + others
 
     def _step_of(self, change: Change, matches: list[Match]) -> Step:
         # A round ends where a group ends, for the history holds whole groups.

@@ -153,6 +153,13 @@ class WatchTable:
         self._count -= was_there
         return was_there
 
+    def take_children_watches(self, path: str) -> Found:
+        """Use up the CHILDREN watches on `path`; whose they were."""
+        found: Found = {}
+        watches = self._children.get(path, ())
+        self._find([watch for watch in watches if watch.kind == CHILDREN], found)
+        return found
+
     # ------------------------------------------------------------------------------- changes
 
     def match(self, change: Change) -> list[Match]:

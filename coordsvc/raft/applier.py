@@ -80,7 +80,6 @@ class Applier:
         for waiter, reply in answers:
             if not waiter.done():
                 waiter.set_result(reply)
-        self._hooks.on_slice_applied()
         self._resolve_zxid_waiters()
         return True
 

@@ -178,6 +178,8 @@ SNAPSHOT_NOT_NEEDED = 1
 """The sender of this has applied everything up to `position` (an index) already."""
 SNAPSHOT_DAMAGED = 2
 """All was received and is not the state that was announced."""
+SNAPSHOT_REFUSED = 3
+"""The follower's disk does not take it; perhaps later."""
 
 
 class SnapshotAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=32):

@@ -40,17 +40,20 @@ class Wal(LogStore, Protocol):
 
 class OutgoingSnapshots(Protocol):
     """Copies of this replica's checkpoint, to be sent. No call blocks; `done` is called later, on
-    the loop. What fails ends the process by the store's own way, so there is no error here.
+    the loop, with None when the disk refused: nothing but the copy depends on that. What else
+    fails ends the process by the store's own way.
 
     A snapshot, as handed to `done` by `make`, has `snapshot_id` (16 bytes), `size_bytes` and
     `info`: `index`, `term`, `zxid` and `digest` of the last entry it covers."""
 
-    def make(self, done: Callable[[Any], None]) -> None:
-        """A copy of the checkpoint as it is now."""
+    def make(self, done: Callable[[Any | None], None]) -> None:
+        """A copy of the checkpoint as it is now. After None nothing is left of it."""
         ...
 
-    def read(self, snapshot: Any, offset: int, size: int, done: Callable[[bytes], None]) -> None:
-        """`size` bytes from `offset`, both within the snapshot."""
+    def read(
+        self, snapshot: Any, offset: int, size: int, done: Callable[[bytes | None], None]
+    ) -> None:
+        """`size` bytes from `offset`, both within the snapshot. After None it is to be dropped."""
         ...
 
     def drop(self, snapshot: Any) -> None: ...
@@ -61,9 +64,16 @@ class IncomingSnapshot(Protocol):
     out in their order; `done` is called on the loop, unless `discard` came first."""
 
     def begin(
-        self, snapshot_id: bytes, info: Any, size_bytes: int, done: Callable[[], None]
+        self,
+        snapshot_id: bytes,
+        info: Any,
+        size_bytes: int,
+        done: Callable[[], None],
+        refused: Callable[[], None],
     ) -> None:
-        """`info` has `index`, `term`, `zxid` and `digest`."""
+        """`info` has `index`, `term`, `zxid` and `digest`. `refused` is called, once, when the disk
+        does not take it: now, in `write` or in `verify`. Nothing is left of it then, and nothing
+        else is called any more."""
         ...
 
     def write(self, offset: int, data: bytes, done: Callable[[], None]) -> None: ...

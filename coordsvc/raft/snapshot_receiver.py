@@ -4,6 +4,7 @@ Chunks are written as they come, in order; what is out of order is dropped, for 
 again where to go on. While it receives, the replica follows as ever. When all is there and verified
 it stops for good (`on_complete`), the snapshot takes the place of its state on disk, and its
 process starts anew from that. A snapshot of a state that it has reached by itself is not needed.
+One that its disk does not take, because it is full, say, is refused; the leader tries again later.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from coordsvc.raft.messages import (
     SNAPSHOT_DAMAGED,
     SNAPSHOT_NOT_NEEDED,
     SNAPSHOT_RECEIVED,
+    SNAPSHOT_REFUSED,
     PeerProtocolError,
     SnapshotAck,
     SnapshotChunk,
@@ -112,7 +114,12 @@ class SnapshotReceiver:
                 reception.has_begun = True
                 self._acknowledge(reception, 0)
 
-        port.begin(offer.snapshot_id, offer, offer.size_bytes, begun)
+        def refused() -> None:
+            if self._reception is reception:
+                self._reception = None
+                self._answer(leader, reception.offer, SNAPSHOT_REFUSED, 0)
+
+        port.begin(offer.snapshot_id, offer, offer.size_bytes, begun, refused)
 
     def on_chunk(self, chunk: SnapshotChunk) -> None:
         self.check()

@@ -6,7 +6,7 @@ connection, or when no acknowledgement comes, the same copy is offered again and
 stopped. One copy serves all who need one at the time. It stays good while the leader makes newer
 checkpoints, and the log after it is kept (`reserved`), up to a cap beyond which the transfer starts
 over with a newer one. A follower that is done starts anew from its disk and answers an append: that
-ends the transfer.
+ends the transfer. A copy that this disk does not take, or the follower's, is tried again later.
 
 Lives for one term: whoever stops leading drops its copies, and the next leader makes its own.
 """
@@ -22,6 +22,7 @@ from coordsvc.raft.adapter import LEADER
 from coordsvc.raft.messages import (
     SNAPSHOT_DAMAGED,
     SNAPSHOT_NOT_NEEDED,
+    SNAPSHOT_REFUSED,
     PeerProtocolError,
     SnapshotAck,
     SnapshotChunk,
@@ -34,7 +35,8 @@ from coordsvc.raft.replica_types import OutgoingSnapshots
 logger = logging.getLogger(__name__)
 
 RETRY_S_MAX = 60.0
-"""Longest wait before a copy is made for a peer that found the last ones damaged."""
+"""Longest wait before the next copy, after those that could not be made, or that a peer found
+damaged or had no room for."""
 DAMAGED_TOLERATED = 3
 """So many damaged in a row may be chance; what follows is reported as an error."""
 
@@ -51,6 +53,8 @@ class Transfer:
     heard_at: float = 0.0
     lost_at: float | None = None
     """When its connection broke."""
+    failures: int = 0
+    """Copies in vain, whatever the reason; `damaged` of them for that one."""
     damaged: int = 0
     not_before: float = 0.0
 
@@ -103,9 +107,12 @@ class SnapshotSender:
         """The copy that whoever needs one now is given."""
         self._making: object | None = None
         self._made_from = 0
+        self._copies_failed = 0
+        """In a row: this replica's own disk did not take them."""
+        self._make_not_before = 0.0
         self._catching_up: dict[int, tuple[int, int, float]] = {}
-        """Peers that came back with a snapshot: (their match index, the log's end then, since
-        when the match index has not moved)."""
+        """Peers that have the state now: (up to where they have the log, the log's end then, since
+        when they have not moved)."""
         self._attempt = 0
         self._rate = _Rate(node.settings.snapshot_bytes_per_s)
         self.bytes_sent = 0
@@ -174,11 +181,7 @@ class SnapshotSender:
                 if now - transfer.lost_at > self._settings.snapshot_keep_s:
                     del self._transfers[peer]
             elif peer not in node.needs_snapshot and node.is_following_log(peer):
-                del self._transfers[peer]
-                self.snapshots_sent += 1
-                match, last = node.match_index(peer), node.journal.last_index
-                self._catching_up[peer] = (match, last, now)
-                logger.info("snapshot.sent", extra={"peer": peer, "index": match})
+                self._has_arrived(peer, node.match_index(peer), now)
             if transfer.snapshot is not None and transfer.snapshot.info.index < base:
                 logger.warning(
                     "snapshot.outdated",
@@ -186,9 +189,18 @@ class SnapshotSender:
                 )
                 transfer.give(None)
 
+    def _has_arrived(self, peer: int, index: int, now: float) -> None:
+        """It goes on from the log after `index`, which is kept for it until it has."""
+        del self._transfers[peer]
+        self.snapshots_sent += 1
+        last = self._node.journal.last_index
+        self._catching_up[peer] = (min(index, last), last, now)
+        logger.info("snapshot.sent", extra={"peer": peer, "index": index})
+
     def _watch_catching_up(self, now: float) -> None:
         for peer, (match, end, since) in list(self._catching_up.items()):
-            reached = self._node.match_index(peer)
+            # Which may not be known to match yet: it is what the peer said that it has applied.
+            reached = max(match, self._node.match_index(peer))
             is_lost = reached < self._node.journal.base_index
             if reached >= end or is_lost or now - since > self._settings.snapshot_keep_s:
                 del self._catching_up[peer]
@@ -204,19 +216,27 @@ class SnapshotSender:
             base = self._node.journal.base_index
             if self._newest is not None and self._newest.info.index >= base:
                 transfer.give(self._newest)
-            elif self._making is None:
-                self._make()
+            elif self._making is None and now >= self._make_not_before:
+                self._make(now)
 
-    def _make(self) -> None:
+    def _make(self, now: float) -> None:
         assert self._port is not None
         self._made_from = self._node.journal.base_index
         making = self._making = object()
+        self._make_not_before = now + _retry_after(self._copies_failed + 1)
 
-        def made(snapshot: Any) -> None:
-            self._copies.append(snapshot)
-            if self._making is making:
-                self._making, self._newest = None, snapshot
+        def made(snapshot: Any | None) -> None:
+            is_wanted = self._making is making
+            if is_wanted:
+                self._making = None
                 self._on_event()
+            if snapshot is None:
+                self._copies_failed += 1
+                return
+            self._copies_failed, self._make_not_before = 0, 0.0
+            self._copies.append(snapshot)
+            if is_wanted:
+                self._newest = snapshot
             else:
                 self._drop_unused()  # The term it was made in is over.
 
@@ -275,9 +295,13 @@ class SnapshotSender:
         assert self._port is not None
         snapshot, attempt = transfer.snapshot, transfer.attempt
 
-        def read(data: bytes) -> None:
-            assert len(data) == size, f"read {len(data)} bytes of {size} at {offset}"
+        def read(data: bytes | None) -> None:
             is_current = self._transfers.get(peer) is transfer and transfer.attempt == attempt
+            if data is None:
+                if is_current and transfer.snapshot is snapshot:
+                    self._start_over(transfer, self._node.clock.monotonic())
+                return
+            assert len(data) == size, f"read {len(data)} bytes of {size} at {offset}"
             if is_current and peer in self._node.linked:
                 chunk = SnapshotChunk(snapshot.snapshot_id, attempt, offset, data)
                 self._outbox.send(peer, chunk)
@@ -299,10 +323,13 @@ class SnapshotSender:
         if ack.snapshot_id != transfer.snapshot.snapshot_id:
             return
         if ack.status == SNAPSHOT_NOT_NEEDED:
-            del self._transfers[peer]
+            self._has_arrived(peer, ack.position, now)
             self._node.holds_applied(peer, ack.position)
         elif ack.status == SNAPSHOT_DAMAGED:
-            self._start_over(peer, transfer, now)
+            self._damaged(peer, transfer, now)
+        elif ack.status == SNAPSHOT_REFUSED:
+            self._start_over(transfer, now)
+            logger.warning("snapshot.refused", extra={"peer": peer, "times": transfer.failures})
         else:
             self._received(transfer, ack.position, now)
 
@@ -317,12 +344,20 @@ class SnapshotSender:
             transfer.acknowledged = position
             transfer.heard_at = now
 
-    def _start_over(self, peer: int, transfer: Transfer, now: float) -> None:
-        """With another copy: this one may be the damaged one."""
+    def _damaged(self, peer: int, transfer: Transfer, now: float) -> None:
         transfer.damaged += 1
-        transfer.not_before = now + min(RETRY_S_MAX, 2.0 ** min(transfer.damaged, 16) / 2)
         level = logging.WARNING if transfer.damaged <= DAMAGED_TOLERATED else logging.ERROR
         logger.log(level, "snapshot.damaged", extra={"peer": peer, "times": transfer.damaged})
+        self._start_over(transfer, now)
+
+    def _start_over(self, transfer: Transfer, now: float) -> None:
+        """Later, and with another copy: this one may be the damaged one, and it takes room."""
+        transfer.failures += 1
+        transfer.not_before = now + _retry_after(transfer.failures)
         if self._newest is transfer.snapshot:
             self._newest = None
         transfer.give(None)
+
+
+def _retry_after(failures: int) -> float:
+    return min(RETRY_S_MAX, 2.0 ** min(failures, 16) / 2)

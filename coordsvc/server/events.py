@@ -56,6 +56,11 @@ EVENTS: dict[str, str] = {
     "snapshot.receiving": "this replica's log ends before its leader's begins; the state comes",
     "snapshot.installing": "it has arrived; this replica stops and starts anew from it",
     "snapshot.rejected": "what arrived is not the state that was announced",
+    "snapshot.not_stored": "the disk did not take what a leader sends; nothing is left of it, and "
+    "the leader tries again",
+    "snapshot.not_copied": "the disk did not take the copy for a follower; it is tried again",
+    "snapshot.not_read": "a copy for a follower cannot be read; another one is made",
+    "snapshot.refused": "a follower's disk does not take the state; it is sent again later",
     "snapshot.sent": "a follower has come back with the state it was sent",
     "snapshot.outdated": "the log was not kept so long; the transfer starts over with a newer copy",
     "snapshot.damaged": "a follower got something else than was sent; another copy is made",

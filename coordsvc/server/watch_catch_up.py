@@ -60,7 +60,9 @@ def missed_by_stat(
             event = _event(state, event_type, path)
             key = (event_type, path, event.zxid)
             told.setdefault(key, (event, []))[1].append(watch)
-    missed.events.extend(sorted(told.values(), key=lambda each: each[0].zxid))
+    # A znode's own event is before its parent's, as far as zxids leave it open.
+    by_zxid = sorted(told.values(), key=lambda told: (told[0].zxid, told[0].type))
+    missed.events.extend(by_zxid)
     return missed
 
 

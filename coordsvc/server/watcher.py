@@ -120,7 +120,7 @@ class Watcher:
         self._tell_missing(missing, after_zxid)
         gone = set(missing)
         left = [watch for watch in watches if watch not in gone] if gone else watches
-        self._replay = Replay(hub.history, left, after_zxid)
+        self._replay = Replay(hub.history, left, after_zxid, hub.state.znodes.__contains__)
         return after_zxid
 
     def remove(self, watch_ids: Iterable[int]) -> None:

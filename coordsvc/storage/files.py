@@ -135,6 +135,12 @@ class FileSystem:
         return handle
 
 
+def free_bytes(dir_path: str) -> int:
+    """What an ordinary user may still write to its file system. Raises OSError."""
+    facts = os.statvfs(dir_path)
+    return facts.f_bavail * facts.f_frsize
+
+
 def write_all(files: Files, handle: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of `data`: the system may take less than it was given in one call."""
     view = memoryview(data)

@@ -50,7 +50,8 @@ def rejoin(
     now: Callable[[], float] = time.time,
 ) -> Rejoined:
     """Set the state aside. `discard_only_copy`: also if no other replica has it; the replica then
-    begins a new cluster. A META that cannot be read is set aside, too. Blocks.
+    begins a new cluster. A META that cannot be read is set aside, too. Nothing to do is no error.
+    Blocks.
 
     Raises DataDirRefusedError when it is in use, no data directory, of a newer format, or the
     only replica's of its cluster; DiskError. It may be repeated after any failure.
@@ -58,7 +59,8 @@ def rejoin(
     data_dir = os.path.abspath(data_dir)
     with disk_errors(f"cannot set aside what is in {data_dir}"):
         found = files.list_dir(data_dir) if files.is_dir(data_dir) else []
-        if META_FILE_NAME not in found and not set(found) & set(_STATE):
+        is_done = any(name.startswith(SET_ASIDE_PREFIX) for name in found)
+        if META_FILE_NAME not in found and not set(found) & set(_STATE) and not is_done:
             raise DataDirRefusedError(f"{data_dir} is no data directory")
         lock = lock_data_dir(data_dir, files)
         try:

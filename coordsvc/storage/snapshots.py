@@ -13,11 +13,14 @@ Whatever happens between two steps, a start (`start.py`) finds either the old ch
 log that goes with it, or the new one with its own.
 
 Calls are made on the loop and do not block; the work is done by the executor, in their order.
-What fails goes to `on_failed` and ends the process. Knows nothing of who sends and receives.
+A disk that does not take a copy, because it is full, say, costs that copy only: it is removed, and
+the caller is told. What fails otherwise (removing it, or once an installation was decided) goes to
+`on_failed` and ends the process. Knows nothing of who sends and receives.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,20 +32,28 @@ from coordsvc.storage.checkpoint_check import check_checkpoint
 from coordsvc.storage.errors import (
     CorruptionError,
     DataDirRefusedError,
+    DiskError,
+    DiskFullError,
     StorageError,
     disk_errors,
 )
 from coordsvc.storage.executor import Executor, Job
-from coordsvc.storage.files import Files, write_all
+from coordsvc.storage.files import Files, free_bytes, write_all
 
 __all__ = ["IncomingSnapshot", "OutgoingSnapshots", "Snapshot"]
+
+logger = logging.getLogger(__name__)
 
 INCOMING_DIR_NAME = "incoming"
 OUTGOING_DIR_NAME = "outgoing"
 RECEIVING_FILE_NAME = "receiving.mdb"
 VERIFIED_FILE_NAME = "verified.mdb"
 
+LEFT_BYTES_MIN = 32 << 20
+"""A copy for others must not take what this replica's own log and checkpoints cannot do without."""
+
 ID_BYTES = 16
+_REFUSED = object()
 _PIECE_BYTES = 1 << 20
 
 
@@ -94,8 +105,12 @@ class OutgoingSnapshots:
         files: Files,
         executor: Executor,
         on_failed: Callable[[BaseException], None],
+        *,
+        free_bytes: Callable[[str], int] = free_bytes,
     ) -> None:
-        """`directory`: the data directory. `executor`: the one that `store` writes in."""
+        """`directory`: the data directory. `executor`: the one that `store` writes in.
+        `free_bytes(directory)`: what its file system has left."""
+        self._free_bytes = free_bytes
         self._directory = os.path.join(directory, OUTGOING_DIR_NAME)
         self._store = store
         self._files = files
@@ -105,20 +120,22 @@ class OutgoingSnapshots:
         """Touched by the executor only, as is the number."""
         self._number = 0
 
-    def make(self, done: Callable[[Snapshot], None]) -> None:
-        """Copy the checkpoint as it is. There must be one."""
+    def make(self, done: Callable[[Snapshot | None], None]) -> None:
+        """Copy the checkpoint as it is; there must be one. None: the disk did not take the copy."""
         self._submit(self._make, done)
 
     def read(
-        self, snapshot: Snapshot, offset: int, size: int, done: Callable[[bytes], None]
+        self, snapshot: Snapshot, offset: int, size: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """`size` bytes from `offset`, both within the snapshot."""
+        """`size` bytes from `offset`, both within the snapshot. None: they cannot be read."""
 
-        def read() -> bytes:
-            data = self._files.pread(self._copies[snapshot.snapshot_id].handle, size, offset)
-            if len(data) != size:
-                raise StorageError(f"{snapshot.path} became shorter than {offset + size} bytes")
-            return data
+        def read() -> bytes | None:
+            try:
+                with disk_errors(f"cannot read {snapshot.path}"):
+                    return self._read(snapshot, offset, size)
+            except DiskError as error:
+                logger.warning("snapshot.not_read", extra={"error": str(error)})
+                return None
 
         self._submit(read, done)
 
@@ -135,23 +152,58 @@ class OutgoingSnapshots:
 
         self._submit(drop, lambda result: None)
 
-    def _make(self) -> Snapshot:
+    def _read(self, snapshot: Snapshot, offset: int, size: int) -> bytes:
+        assert offset + size <= snapshot.size_bytes, f"{offset + size} of {snapshot.size_bytes}"
+        data = self._files.pread(self._copies[snapshot.snapshot_id].handle, size, offset)
+        if len(data) != size:
+            raise DiskError(f"{snapshot.path} became shorter than {offset + size} bytes")
+        return data
+
+    def _make(self) -> Snapshot | None:
         for copy in self._copies.values():
             if copy.snapshot.info == self._store.info:
                 copy.users += 1
                 return copy.snapshot
-        self._files.make_dir(self._directory)
         self._number += 1
         path = os.path.join(self._directory, f"{self._number}.mdb")
-        if self._files.exists(path):
-            self._files.unlink(path)
+        try:
+            with disk_errors(f"cannot copy the checkpoint to {path}"):
+                made = self._copy_to(path)
+        except DiskError as error:
+            logger.warning("snapshot.not_copied", extra={"error": str(error)})
+            self._remove(path)
+            return None
+        snapshot = made.snapshot
+        assert snapshot.snapshot_id not in self._copies, "two states in the same bytes"
+        self._copies[snapshot.snapshot_id] = made
+        return snapshot
+
+    def _copy_to(self, path: str) -> _Copy:
+        self._files.make_dir(self._directory)
+        self._remove(path)
+        self._check_room()
         info = self._store.copy_to(path)
         handle = self._files.open(path)
-        size_bytes = self._files.file_size(path)
-        snapshot = Snapshot(_hash_file(self._files, handle, size_bytes), info, size_bytes, path)
-        assert snapshot.snapshot_id not in self._copies, "two states in the same bytes"
-        self._copies[snapshot.snapshot_id] = _Copy(snapshot, handle, users=1)
-        return snapshot
+        try:
+            size_bytes = self._files.file_size(path)
+            snapshot_id = _hash_file(self._files, handle, size_bytes)
+        except BaseException:
+            self._files.close(handle)
+            raise
+        return _Copy(Snapshot(snapshot_id, info, size_bytes, path), handle, users=1)
+
+    def _check_room(self) -> None:
+        size_bytes = self._files.file_size(self._store.file_path)
+        free = self._free_bytes(self._directory)
+        if free - size_bytes < LEFT_BYTES_MIN:
+            raise DiskFullError(
+                f"of {free} bytes free, a copy of {size_bytes} would leave less than the"
+                f" {LEFT_BYTES_MIN} that the log and the checkpoints need"
+            )
+
+    def _remove(self, path: str) -> None:
+        if self._files.exists(path):
+            self._files.unlink(path)
 
     def _submit(self, job: Job, done: Callable[..., None]) -> None:
         def finished(result: object, error: BaseException | None) -> None:
@@ -194,19 +246,30 @@ class IncomingSnapshot:
         self._snapshot_id = b""
         self._info: Info | None = None
         self._size_bytes = 0
+        self._refused: Callable[[], None] = lambda: None
         self._number = 0
         """Of the present one. Of an earlier one nobody wants to hear."""
+        self._refused_number = 0
+        """Of the one that the disk did not take last. Touched by the executor only."""
         self._is_installing = False
         self._handle: int | None = None
         """Touched by the executor only."""
 
     def begin(
-        self, snapshot_id: bytes, info: Info, size_bytes: int, done: Callable[[], None]
+        self,
+        snapshot_id: bytes,
+        info: Info,
+        size_bytes: int,
+        done: Callable[[], None],
+        refused: Callable[[], None],
     ) -> None:
-        """Make room for a snapshot of this size."""
+        """Make room for a snapshot of this size. `refused`: called once, when the disk does not
+        take it, here, in `write` or in `verify`; it is gone then, and nobody is told of the rest.
+        """
         assert not self._is_installing
         self._number += 1
         self._snapshot_id, self._info, self._size_bytes = snapshot_id, info, size_bytes
+        self._refused = refused
 
         def begin() -> None:
             self._clear()
@@ -216,7 +279,7 @@ class IncomingSnapshot:
             if size_bytes:
                 self._files.allocate(self._handle, size_bytes)
 
-        self._submit(begin, lambda result: done())
+        self._submit_storing(begin, lambda result: done())
 
     def write(self, offset: int, data: bytes, done: Callable[[], None]) -> None:
         """Raises ValueError when the piece does not lie within the snapshot."""
@@ -229,7 +292,7 @@ class IncomingSnapshot:
             assert self._handle is not None, "no snapshot was begun"
             write_all(self._files, self._handle, data, offset)
 
-        self._submit(write, lambda result: done())
+        self._submit_storing(write, lambda result: done())
 
     def verify(self, done: Callable[[bool], None]) -> None:
         """Have it on disk, and check that it is what was announced and of this cluster. If not,
@@ -253,7 +316,7 @@ class IncomingSnapshot:
             self._files.fsync_dir(self._directory)
             return True
 
-        self._submit(verify, done)
+        self._submit_storing(verify, done)
 
     def install(self, done: Callable[[], None]) -> None:
         """Make the verified snapshot this replica's state on disk; the log begins after it. From
@@ -301,6 +364,31 @@ class IncomingSnapshot:
         if self._handle is not None:
             self._files.close(self._handle)
             self._handle = None
+
+    def _submit_storing(self, job: Job, done: Callable[..., None]) -> None:
+        """For what the disk may refuse without harm to anything but the snapshot."""
+        number = self._number
+
+        def store() -> object:
+            if self._refused_number == number:
+                return _REFUSED  # What was asked before the refusal was known.
+            try:
+                with disk_errors(f"cannot receive into {self._directory}"):
+                    return job()
+            except StorageError as error:
+                logger.warning("snapshot.not_stored", extra={"error": str(error)})
+                self._refused_number = number
+                self._clear()
+                return _REFUSED
+
+        def stored(result: object) -> None:
+            if result is _REFUSED:
+                self._number += 1
+                self._refused()
+            else:
+                done(result)
+
+        self._submit(store, stored)
 
     def _submit(self, job: Job, done: Callable[..., None]) -> None:
         number = self._number

@@ -55,7 +55,6 @@ class LocalReplica:
         self.has_quorum = True
         self.hold_confirmations = False
         self.on_applied: Callable[[AppliedEntry], None] = lambda applied: None
-        self.on_slice_applied: Callable[[], None] = lambda: None
         self.proposals: list[LeaderCommand] = []
         self.sent: list[tuple[int, SideMessage]] = []
         self.submitted: list[ClientCommand] = []
@@ -131,12 +130,8 @@ class LocalReplica:
             return False
         self.proposals.append(command)
         if self.is_automatic:
-            asyncio.get_running_loop().call_soon(self._apply_proposal, command)
+            asyncio.get_running_loop().call_soon(self._apply_entry, (), (command,))
         return True
-
-    def _apply_proposal(self, command: LeaderCommand) -> None:
-        self._apply_entry((), (command,))
-        self.on_slice_applied()
 
     def send_peer(self, peer: int, message: SideMessage) -> None:
         self.sent.append((peer, message))
@@ -162,7 +157,6 @@ class LocalReplica:
         for (_, waiter, _), reply in zip(waiting, replies, strict=True):
             if not waiter.done():
                 waiter.set_result(reply)
-        self.on_slice_applied()
 
     def fail_submitted(self, error: Exception) -> None:
         """Answer everything that was submitted with `error`."""
@@ -180,9 +174,7 @@ class LocalReplica:
         unseen, self._unseen = self._unseen, []
         if not unseen:
             return ()
-        replies = self._apply_batch(_ELSEWHERE, tuple(unseen)).batches[0].replies
-        self.on_slice_applied()
-        return replies
+        return self._apply_batch(_ELSEWHERE, tuple(unseen)).batches[0].replies
 
     def confirm(self, *, confirmed: bool = True) -> None:
         waiting, self._confirmations = self._confirmations, []

@@ -111,9 +111,16 @@ class OutgoingCopies:
         self._users: Counter[bytes] = Counter()
         self.damage: Callable[[int, bytes], bytes] = lambda offset, data: data
         """What reading makes of the bytes at an offset."""
+        self.is_full = False
+        self.is_unreadable = False
+        self.refused_at: list[float] = []
 
-    def make(self, done: Callable[[Any], None]) -> None:
+    def make(self, done: Callable[[Any | None], None]) -> None:
         assert self._disk.checkpoint is not None, "nothing to copy"
+        if self.is_full:
+            self.refused_at.append(self._loop.time())
+            self._loop.call_later(self.make_s, done, None)
+            return
         info, data = self._disk.checkpoint
         copy = Copy(blake2b(data, digest_size=16).digest(), info, data)
         self._disk.made += 1
@@ -121,11 +128,15 @@ class OutgoingCopies:
         self._users[copy.snapshot_id] += 1
         self._loop.call_later(self.make_s, done, copy)
 
-    def read(self, snapshot: Any, offset: int, size: int, done: Callable[[bytes], None]) -> None:
+    def read(
+        self, snapshot: Any, offset: int, size: int, done: Callable[[bytes | None], None]
+    ) -> None:
         copy = self.held[snapshot.snapshot_id]
         assert 0 <= offset and offset + size <= copy.size_bytes
         self._next = max(self._next + 1e-7, self._loop.time() + READ_S)
-        data = self.damage(offset, copy.data[offset : offset + size])
+        data = None
+        if not self.is_unreadable:
+            data = self.damage(offset, copy.data[offset : offset + size])
         self._loop.call_later(self._next - self._loop.time(), done, data)
 
     def drop(self, snapshot: Any) -> None:
@@ -153,6 +164,18 @@ class IncomingCopy:
         self.steps: list[str] = []
         """What was done, in order; a test may crash the process at one of them."""
         self.on_step: Callable[[str], None] = lambda step: None
+        self.full_at: set[str] = set()
+        """Steps that a full disk refuses: begin, write, verify."""
+        self._refused: Callable[[], None] = lambda: None
+
+    def _is_refused(self, step: str) -> bool:
+        if step not in self.full_at:
+            return False
+        self._run += 1
+        self._disk.received = None
+        self._step("refused")
+        self._refused()
+        return True
 
     def _later(self, seconds: float, job: Callable[[], None]) -> None:
         """In the order of the calls, unless discarded before."""
@@ -170,16 +193,24 @@ class IncomingCopy:
         self.on_step(step)
 
     def begin(
-        self, snapshot_id: bytes, info: Any, size_bytes: int, done: Callable[[], None]
+        self,
+        snapshot_id: bytes,
+        info: Any,
+        size_bytes: int,
+        done: Callable[[], None],
+        refused: Callable[[], None],
     ) -> None:
         self._run += 1
+        self._refused = refused
         self._info = Info(info.index, info.term, info.zxid, info.digest)
         self._size, self._data = size_bytes, bytearray()
         self._step("begin")
-        self._later(self.write_s, done)
+        self._later(self.write_s, lambda: None if self._is_refused("begin") else done())
 
     def write(self, offset: int, data: bytes, done: Callable[[], None]) -> None:
         def write() -> None:
+            if self._is_refused("write"):
+                return
             assert offset == len(self._data), f"a write at {offset} after {len(self._data)}"
             self._data += data
             self._step("write")
@@ -191,6 +222,8 @@ class IncomingCopy:
         assert len(self._data) == self._size
 
         def verify() -> None:
+            if self._is_refused("verify"):
+                return
             is_good = self._is_good()
             if is_good:
                 self._disk.received = (self._info, bytes(self._data))

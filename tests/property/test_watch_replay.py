@@ -69,6 +69,7 @@ class Stream:
         zxid = self.watcher.begin_resume(specs, after_zxid)
         self.check.watches = {spec.watch_id: ModelWatch(*spec, after_zxid) for spec in specs}
         self.position = after_zxid
+        self.check.is_resumed = True
         self.note_history()
         assert zxid == (after_zxid if self.check.is_exact else self.world.hub.state.zxid)
 

@@ -12,6 +12,7 @@ from coordsvc.errors import (
     BadArgumentsError,
     BadVersionError,
     ErrorCode,
+    LimitExceededError,
     NoQuorumError,
     OutcomeUnknownError,
     UnavailableError,
@@ -50,6 +51,20 @@ async def test_everything_submitted_in_one_turn_leaves_in_one_frame(connect: Con
     assert numbers(list(frame.operations)) == list(range(1, 501))
     stream.send(*(reply(each) for each in frame.operations))
     await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("path", ["", "a", "/a/", "/a//b", "/a/../b", "/\ud800", "/\x00"])
+async def test_a_path_that_no_replica_would_take_is_not_sent(connect: Connect, path: str) -> None:
+    client, stream = await connect()
+    for operation in (client.set_data(path, b""), client.get_data(path), client.delete(path)):
+        with pytest.raises(BadArgumentsError):
+            await operation
+    with pytest.raises(BadArgumentsError):
+        await client.create("/a", ephemeral=True, container=True)
+    with pytest.raises(LimitExceededError):
+        await client.create("/a", b"x" * (4 * 1024 * 1024))
+    client.nowait.delete("/good")
+    assert numbers(await stream.operations(1)) == [1]
 
 
 async def test_no_more_requests_are_out_than_the_replica_allows(connect: Connect) -> None:
@@ -307,3 +322,69 @@ async def test_a_refused_read_is_not_asked_again_behind_a_later_write(connect: C
     async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises(NoQuorumError):
             await read
+
+
+async def test_a_refusal_of_what_was_perhaps_applied_leaves_it_unknown_and_settles_its_number(
+    connect: Connect, replicas: list[FakeReplica]
+) -> None:
+    """Another replica has no room for it, which says nothing about the first attempt."""
+    client, stream = await connect()
+    write = client.nowait.set_data("/a", b"x")
+    behind = client.nowait.set_data("/b", b"x")
+    await stream.operations(2)
+    stream.cut()
+    other = await replicas[1].accept()
+    await other.welcome()
+    again = await other.operations(2)
+    other.send(refusal(again[0], ErrorCode.LIMIT_EXCEEDED), reply(again[1]))
+    with pytest.raises(OutcomeUnknownError) as raised:
+        await write
+    assert raised.value.applied is Applied.UNKNOWN
+    await behind
+    new = client.nowait.set_data("/new", b"x")
+    filler, following = await other.operations(2)
+    assert filler.multi.operations[0].check.path == "/"
+    assert filler.multi.context.request_number == 1
+    assert following.set_data.context.request_number == 3
+    # Used by the first attempt, for another operation.
+    other.send(refusal(filler, ErrorCode.BAD_ARGUMENTS, zxid=40), reply(following))
+    await new
+
+
+async def test_a_number_that_was_not_used_is_used_by_a_write_that_does_nothing(
+    connect: Connect, replicas: list[FakeReplica]
+) -> None:
+    client, stream = await connect()
+    write = client.nowait.set_data("/a", b"x")
+    behind = client.nowait.set_data("/b", b"x")
+    await stream.operations(2)
+    stream.cut()
+    other = await replicas[1].accept()
+    await other.welcome()
+    again = await other.operations(2)
+    other.send(
+        refusal(again[0], ErrorCode.LIMIT_EXCEEDED),
+        refusal(again[1], ErrorCode.REQUEST_OUT_OF_ORDER, zxid=40),
+    )
+    with pytest.raises(OutcomeUnknownError):
+        await write
+    filler, following = await other.operations(2)
+    assert filler.multi.context.request_number == 1
+    assert following.set_data.path == "/b"
+    assert following.set_data.context.request_number == 2
+    other.send(reply(filler), reply(following))
+    await behind
+
+
+async def test_an_answer_that_does_not_say_whether_it_was_applied_settles_the_number_too(
+    connect: Connect,
+) -> None:
+    client, stream = await connect()
+    write = client.nowait.set_data("/a", b"x")
+    (operation,) = await stream.operations(1)
+    stream.send(refusal(operation, ErrorCode.SYSTEM_ERROR, applied=Applied.UNKNOWN))
+    with pytest.raises(OutcomeUnknownError):
+        await write
+    (filler,) = await stream.operations(1)
+    assert filler.multi.context.request_number == 1
+    stream.send(reply(filler))

@@ -12,6 +12,7 @@ import pytest
 from coordsvc.core.commands import DataSet
 from coordsvc.errors import NoQuorumError, OutcomeUnknownError
 from coordsvc.raft.messages import (
+    SNAPSHOT_NOT_NEEDED,
     AppendEntries,
     PeerProtocolError,
     SnapshotAck,
@@ -658,6 +659,39 @@ def test_the_log_is_kept_while_one_catches_up_from_it() -> None:
         simulation.run_until_ready()
         simulation.run_until_equal()
         assert simulation.installs == 1
+
+
+def test_the_log_is_kept_when_it_says_by_itself_that_it_has_the_state() -> None:
+    """Back with it, it refuses the offer before it has answered any append of this connection."""
+    with filled(settings=SMALL) as simulation:
+        wiped, first = simulation.follower_ids[0], simulation.leader_id
+        fate = simulation.fabric.fate
+        is_late = False
+
+        def appends_are_late(source: int, target: int, message: object) -> list[float]:
+            if is_late and target == wiped and isinstance(message, AppendEntries):
+                return [0.3]
+            return fate(source, target, message)
+
+        simulation.fabric.fate = appends_are_late
+        traffic = Traffic(simulation)
+        simulation.wipe(wiped)
+        until_installed(simulation)
+        is_late = True
+        simulation.run_until(
+            lambda: any(ack.status == SNAPSHOT_NOT_NEEDED for ack in traffic.of(SnapshotAck))
+        )
+        for _ in range(5):
+            simulation.done(simulation.write(first))
+            simulation.checkpoint(first)
+            simulation.run_for(0.05)
+        simulation.run_until_ready()
+        simulation.run_until_equal()
+        assert simulation.installs == 1, "it went on from the log"
+        assert leader(simulation).statistics().snapshots_sent == 1
+        simulation.checkpoint(first)
+        simulation.run_for(0.1)
+        assert leader(simulation).journal.base_index == leader(simulation).applied_index
 
 
 def test_a_copy_that_nobody_waits_for_any_more_is_dropped() -> None:

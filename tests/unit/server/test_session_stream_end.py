@@ -71,6 +71,23 @@ async def test_a_pong_follows_every_event_up_to_its_zxid(harness: Harness, strea
     assert len(stream.events) == 19
 
 
+async def test_in_one_frame_the_pong_is_behind_the_events(harness: Harness, stream: Stream) -> None:
+    """The acknowledgement and the change come in the same turn of the loop."""
+    await stream.ask("create", path="/a")
+    await stream.ask("add_watches", watches=[watch(1, "/a")])
+    replica = harness.replica
+    replica.hold_confirmations = True
+    replica.apply_elsewhere(Write(Caller(), SetDataOp("/a", b"")))
+    await stream.send(ping=5)
+    await eventually(lambda: bool(replica._confirmations))
+    replica.confirm()
+    replica.catch_up()
+    pong = await stream.pong(5)
+    assert [event.zxid for event in stream.events] == [pong.zxid]
+    frame = stream.frames[-1]
+    assert [item.WhichOneof("item") for item in frame.items] == ["event", "pong"]
+
+
 async def test_a_pong_does_not_wait_for_the_queue(harness: Harness, stream: Stream) -> None:
     harness.replica.is_automatic = False
     await stream.send(stream.operation("create", path="/a"), ping=8)

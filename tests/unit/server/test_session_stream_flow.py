@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 from grpc import aio
 
+from coordsvc.server.session_queue import SessionQueue
 from coordsvc.v1 import coordination_pb2
 from tests.unit.server.harness import Harness, eventually, local_server
-from tests.unit.server.stream_harness import Stream, code_of, greet, start, streams, watch
+from tests.unit.server.stream_harness import (
+    Operation,
+    Stream,
+    code_of,
+    greet,
+    start,
+    streams,
+    watch,
+)
 
 MIB = 1 << 20
 
@@ -175,7 +185,6 @@ async def test_a_hundred_thousand_requests_at_once_are_answered_in_order(
 
     async with streams(harness) as (other,):
         sending = asyncio.create_task(send())
-        await eventually(lambda: sessions.statistics().requests_unanswered > 900)
         for _ in range(20):
             assert code_of(await other.ask("exists", path="/a")) == "OK"
             assert sessions.statistics().requests_unanswered <= 1_000
@@ -193,14 +202,46 @@ async def test_a_hundred_thousand_requests_at_once_are_answered_in_order(
     await sending
 
 
-async def test_a_long_frame_lets_other_streams_through(harness: Harness, stream: Stream) -> None:
-    await stream.ask("create", path="/a")
-    async with streams(harness) as (other,):
-        ids = await stream.send(*(stream.operation("exists", path="/a") for _ in range(20_000)))
-        assert code_of(await other.ask("exists", path="/a")) == "OK"
-        assert harness.server.sessions.statistics().requests_unanswered > 0
-        await stream.reply(ids[-1])
-    assert stream.answered[1:] == ids
+async def test_a_long_frame_is_queued_in_slices(
+    harness: Harness, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With slices of no time at all, each look at the clock ends one."""
+    monkeypatch.setattr("coordsvc.server.session_stream.SLICE_S", 0.0)
+    turn = 0
+    turns: Counter[int] = Counter()
+    accept = SessionQueue.accept
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def counting(queue: SessionQueue, operation: Operation, now: float) -> None:
+        turns[turn] += 1
+        accept(queue, operation, now)
+
+    monkeypatch.setattr(SessionQueue, "accept", counting)
+    counter = asyncio.create_task(count_turns())
+    ids = await stream.send(*(stream.operation("exists", path="/") for _ in range(900)))
+    await stream.replies(ids)
+    counter.cancel()
+    assert turns.total() == 900
+    assert max(turns.values()) <= 32
+
+
+async def test_many_replies_leave_in_slices(
+    harness: Harness, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordsvc.server.session_stream.SLICE_S", 0.0)
+    harness.replica.is_automatic = False
+    ids = await stream.send(*(stream.operation("create", path=f"/{n}") for n in range(320)))
+    await eventually(lambda: len(harness.replica.submitted) == 321)
+    before = len(stream.frames)
+    harness.replica.apply()
+    await stream.replies(ids)
+    assert stream.answered == ids
+    assert len(stream.frames) - before == 20
 
 
 async def test_an_oversize_frame_ends_the_stream_typed(harness: Harness, stream: Stream) -> None:

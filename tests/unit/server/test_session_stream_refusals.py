@@ -162,8 +162,10 @@ async def test_a_request_id_in_use_breaks_the_protocol_and_one_answered_is_free(
         await stream.reply(request_id)
         stream.items.clear()
     harness.replica.is_automatic = False
-    await stream.send(stream.operation("create", path="/a", request_id=7))
-    await stream.send(stream.operation("create", path="/b", request_id=7))
+    await stream.send(
+        stream.operation("create", path="/a", request_id=7),
+        stream.operation("create", path="/b", request_id=7),
+    )
     await eventually(lambda: len(harness.replica.submitted) == 2)
     harness.replica.apply()
     refused = await stream.end()
