@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,6 +55,40 @@ def run_async(
         fail(BadArgumentsError("not valid UTF-8"), options, path)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+@asynccontextmanager
+async def until_output_closes() -> AsyncIterator[None]:
+    """Within it, BrokenPipeError as soon as the program that standard output is piped to has ended:
+    one that waits for something to print would otherwise outlive it."""
+    try:
+        output = sys.stdout.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(output).st_mode)
+    except (OSError, ValueError):
+        is_pipe = False  # No file at all.
+    if not is_pipe:
+        yield
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    is_closed = False
+
+    def closed() -> None:
+        nonlocal is_closed
+        is_closed = True
+        loop.remove_reader(output)
+        task.cancel()
+
+    # Nothing is ever to be read at this end: it becomes readable when the other end is gone.
+    loop.add_reader(output, closed)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_closed:
+            raise BrokenPipeError(errno.EPIPE, "standard output was closed") from None
+        raise
+    finally:
+        loop.remove_reader(output)
 
 
 def fail(error: CoordError, options: ClientOptions, path: str | None) -> None:

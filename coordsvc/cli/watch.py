@@ -10,7 +10,7 @@ import click
 from coordsvc.cli.client_options import ClientOptions, client_options
 from coordsvc.cli.failure import code_name, shorten
 from coordsvc.cli.output import data_json, note, print_json, print_line, printable, stat_json
-from coordsvc.cli.run_client import run_async
+from coordsvc.cli.run_client import run_async, until_output_closes
 
 if TYPE_CHECKING:
     from coordsvc.client.records import WatchEvent, WatchGap
@@ -54,7 +54,7 @@ def watch(
             start_after_zxid=from_zxid,
             on_interrupted=None if options.as_json else _note_interruption,
         )
-        async with stream as changes:
+        async with until_output_closes(), stream as changes:
             if not options.as_json:
                 note(f"Watching {shorten(path)} from zxid {changes.zxid}; Ctrl-C ends it.")
             async for change in changes:

@@ -44,7 +44,8 @@ class Client(Session):
     * SessionExpiredError, SessionMovedError: the session is over; `error.applied` says whether a
       write may have been applied. This client is of no further use, and its ephemerals must be
       taken for gone;
-    * BadArgumentsError, LimitExceededError: nothing that a replica would take.
+    * BadArgumentsError, LimitExceededError: nothing that a replica would take;
+    * ThrottledError: too many operations wait for an answer (`config.requests_waiting_max`).
 
     `endpoints` are the replicas, `host:port,host:port` or a sequence; one of them is drawn to
     begin with unless `randomize_endpoints` is False. `client_name` is for people who look at the

@@ -22,6 +22,7 @@ from coordsvc.client.convert import (
 )
 from coordsvc.client.modes import create_mode
 from coordsvc.client.one_shot import CallbackSink, OneShot
+from coordsvc.client.options import ClientConfig
 from coordsvc.client.records import (
     Acl,
     AclAnswer,
@@ -37,7 +38,7 @@ from coordsvc.client.records import (
 from coordsvc.client.requests import Decode, Reply, Request, decode_failure
 from coordsvc.client.transaction import TransactionResult
 from coordsvc.client.watching import Watching
-from coordsvc.errors import BadArgumentsError, LimitExceededError
+from coordsvc.errors import BadArgumentsError, LimitExceededError, ThrottledError
 from coordsvc.paths import validate_path
 from coordsvc.v1 import common_pb2, coordination_pb2
 
@@ -61,21 +62,25 @@ ReadWatch = OneShot | WatchCallback | None
 
 class Operations:
     """As the methods of Client of the same names, but each returns a future at once. Raises
-    BadArgumentsError and LimitExceededError for what is not worth sending, and SessionError once
-    the session is over. `submit` takes what is ready to be sent."""
+    BadArgumentsError and LimitExceededError for what is not worth sending, ThrottledError when too
+    many wait for an answer already, and SessionError once the session is over. `submit` takes what
+    is ready to be sent."""
 
     def __init__(
         self,
         conversation: Conversation,
         submit: Callable[[Request], None],
         clock: Callable[[], float],
-        timeout_ms: int,
+        config: ClientConfig,
     ) -> None:
         self._conversation = conversation
+        self._requests = conversation.requests
         self._watches = conversation.watches
         self._hand_over = submit
         self._clock = clock
-        self._timeout_ms = timeout_ms
+        self._timeout_ms = config.timeout_ms
+        self._waiting_max = config.requests_waiting_max
+        self._bytes_waiting_max = config.request_bytes_waiting_max
         self._new_future = asyncio.get_running_loop().create_future
 
     # ----------------------------------------------------------------------------------- writes
@@ -285,7 +290,7 @@ class Operations:
                 self._conversation.forget([watching])
             return zxid or reply.zxid
 
-        return self._submit(operation, decode, timeout_ms, on_sent=set_spec)
+        return self._submit_watch(operation, decode, timeout_ms, set_spec, watching)
 
     def remove_watch(self, watching: Watching) -> None:
         """Nothing more is told of it from now on."""
@@ -327,7 +332,25 @@ class Operations:
             watches.add(watching)
             return answer
 
-        return self._submit(operation, decode_watched, timeout_ms, on_sent=draw_id)
+        return self._submit_watch(operation, decode_watched, timeout_ms, draw_id, watching)
+
+    def _submit_watch(
+        self,
+        operation: Operation,
+        decode: Decode,
+        timeout_ms: int | None,
+        on_sent: Callable[[], None],
+        watching: Watching,
+    ) -> asyncio.Future[Any]:
+        watches = self._watches
+        watches.take_room(watching)
+        try:
+            future = self._submit(operation, decode, timeout_ms, on_sent=on_sent)
+        except BaseException:
+            watches.leave_room(watching)
+            raise
+        future.add_done_callback(lambda future: watches.leave_room(watching))
+        return future
 
     def _submit(
         self,
@@ -347,8 +370,19 @@ class Operations:
             raise LimitExceededError(
                 f"the request has {request.size} bytes, of {REQUEST_BYTES_MAX} at most"
             )
+        if not operation.HasField("close_session"):
+            self._check_room(request.size)
         self._hand_over(request)
         return future
+
+    def _check_room(self, size: int) -> None:
+        waiting, bytes_waiting = len(self._requests), self._requests.bytes
+        if waiting < self._waiting_max and bytes_waiting + size <= self._bytes_waiting_max:
+            return
+        raise ThrottledError(
+            f"{waiting} operations with {bytes_waiting} bytes wait for an answer; at most "
+            f"{self._waiting_max} with {self._bytes_waiting_max} bytes may: await some first"
+        )
 
 
 def _fill_read(message: ReadMessage, path: str, linearizable: bool, min_zxid: int) -> None:

@@ -43,10 +43,14 @@ class ClientConfig:
     retry_delay_ms_min: int = 20
     retry_delay_ms_max: int = 500
     tls: TlsOptions | None = None
+    requests_waiting_max: int = 100_000
+    request_bytes_waiting_max: int = 256 * 1024 * 1024
 
     def __post_init__(self) -> None:
         assert self.endpoints, "a client needs at least one endpoint"
         assert 0 < self.retry_delay_ms_min <= self.retry_delay_ms_max
+        assert self.requests_waiting_max > 0
+        assert self.request_bytes_waiting_max > 0
 
 
 def parse_endpoints(text: str) -> tuple[str, ...]:

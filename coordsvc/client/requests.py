@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any
 
@@ -107,6 +107,9 @@ class RequestQueue:
     """`settle` answers a request's future, after what `decode` makes of the reply."""
 
     def __init__(self) -> None:
+        self.bytes = 0
+        """Of all that were added and have not left yet."""
+
         self._unsent: deque[Request] = deque()
         self._in_flight: dict[int, Request] = {}
         self._refused: list[Request] = []
@@ -139,6 +142,7 @@ class RequestQueue:
     def add(self, request: Request) -> None:
         self._last_place += 1
         request.place = self._last_place
+        self.bytes += request.size
         self._unsent.append(request)
 
     # --------------------------------------------------------------------------------- sending
@@ -156,7 +160,7 @@ class RequestQueue:
                 break
             if request.context is None:
                 if request.future.done():
-                    self._unsent.popleft()  # Nobody waits for what it reads.
+                    self.bytes -= self._unsent.popleft().size  # Nobody waits for what it reads.
                     continue
             elif not self._give_number(request, min(outstanding_max, RESULTS_KEPT_MAX)):
                 break
@@ -211,6 +215,7 @@ class RequestQueue:
         elif self._refused_write_place is not None and self._refused_write_place < request.place:
             self._refuse(request, None)  # It did not see a write that it has to see.
         else:
+            self.bytes -= request.size
             _answer(request, reply, error)
 
     def _settle_write(self, request: Request, reply: Reply, error: CoordError | None) -> None:
@@ -262,6 +267,7 @@ class RequestQueue:
 
     def _done(self, request: Request) -> None:
         """Its result is not asked for again: `done_below` moves on."""
+        self.bytes -= request.size
         request.number = -request.number
         while self._writes and self._writes[0].number < 0:
             self._writes.popleft()
@@ -273,7 +279,21 @@ class RequestQueue:
         for request in self._refused:
             if not request.is_write and request.place < write.place:
                 _fail(request, request.refusal or ConnectionFailedError("overtaken by a write"))
-        self._refused = [each for each in self._refused if each.is_write or not each.future.done()]
+        self._refused = self._kept(
+            self._refused, lambda each: each.is_write or not each.future.done()
+        )
+
+    def _kept(
+        self, requests: Iterable[Request], is_kept: Callable[[Request], bool]
+    ) -> list[Request]:
+        """Those that stay; the others leave without an answer of the service."""
+        kept = []
+        for request in requests:
+            if is_kept(request):
+                kept.append(request)
+            else:
+                self.bytes -= request.size
+        return kept
 
     # ------------------------------------------------------------------------------- rewinding
 
@@ -295,7 +315,8 @@ class RequestQueue:
                 request.is_unsettled = True
         if free_from is not None:
             self._next_number = free_from
-        self._unsent.extendleft(reversed([each for each in back if not _is_forgettable(each)]))
+        kept = self._kept(back, lambda each: not _is_forgettable(each))
+        self._unsent.extendleft(reversed(kept))
 
     # -------------------------------------------------------------------------------- failing
 
@@ -305,9 +326,10 @@ class RequestQueue:
             if request.deadline <= now and not request.future.done():
                 _fail(request, self._overdue_error(request))
         self._unsent = deque(
-            each
-            for each in self._unsent
-            if not _is_forgettable(each) and (each.deadline > now or each.number)
+            self._kept(
+                self._unsent,
+                lambda each: not _is_forgettable(each) and (each.deadline > now or each.number > 0),
+            )
         )
 
     def _overdue_error(self, request: Request) -> CoordError:
@@ -329,6 +351,7 @@ class RequestQueue:
         self._in_flight.clear()
         self._refused.clear()
         self._writes.clear()
+        self.bytes = 0
 
     def _all(self) -> list[Request]:
         return [*self._refused, *self._in_flight.values(), *self._unsent]

@@ -80,15 +80,16 @@ class Failures:
         self._give_up_at = time.monotonic() + config.unreachable_timeout_ms / 1000
         self._count = 0
         self._last: CoordError | None = None
+        self._answer: CoordError | None = None
+        """The last that a replica was reached for."""
         self._unknown: CoordError | None = None
-        self._was_reached = False
         self._reason = ""
 
     def add(self, error: CoordError) -> None:
         self._count += 1
         self._last = error
         if not isinstance(error, UnreachableError):
-            self._was_reached = True
+            self._answer = error
         elif error.reason:
             self._reason = error.reason
         if isinstance(error, OutcomeUnknownError):
@@ -104,22 +105,24 @@ class Failures:
 
     def is_hopeless(self) -> bool:
         """Nobody could be connected to for so long that the endpoints are probably wrong."""
-        return not self._was_reached and time.monotonic() >= self._give_up_at
+        return self._answer is None and time.monotonic() >= self._give_up_at
 
     def verdict(self) -> CoordError:
         """What the caller is told. An attempt whose outcome is unknown stays so: a later one that
-        was certainly not applied, or came after the session's end, proves nothing about it."""
+        was certainly not applied, or came after the session's end, proves nothing about it. What
+        a replica said is worth more than that another one cannot be reached."""
         assert self._last is not None
-        if not self._was_reached:
+        answer = self._answer
+        if answer is None:
             message = f"cannot connect to {' or '.join(self._config.endpoints)}"
             return UnreachableError(message, reason=self._reason)
         if self._unknown is None:
-            return self._last
-        if isinstance(self._last, UnavailableError):
+            return answer
+        if isinstance(answer, UnavailableError):
             return self._unknown
-        if isinstance(self._last, SessionError):
-            self._last.applied = Applied.UNKNOWN
-        return self._last
+        if isinstance(answer, SessionError):
+            answer.applied = Applied.UNKNOWN
+        return answer
 
 
 def delay_ms(failures: int, endpoint_count: int, least: int, most: int) -> int:

@@ -95,7 +95,7 @@ class Session:
             clock=self._clock,
         )
         self._operations = Operations(
-            self._keeper.conversation, self._submit, self._clock, self.config.timeout_ms
+            self._keeper.conversation, self._submit, self._clock, self.config
         )
         self._status.change(SessionState.SUSPENDED)
         self._task = asyncio.create_task(self._keeper.run())
@@ -182,7 +182,8 @@ class Session:
             futures = [client.nowait.set_data("/config", b"x") for _ in range(20_000)]
             await asyncio.gather(*futures)
 
-        What cannot leave yet waits in memory.
+        What cannot leave yet waits in memory, up to `config.requests_waiting_max` operations and
+        `config.request_bytes_waiting_max` bytes; one more raises ThrottledError at once.
         """
         if self._operations is None:
             raise RuntimeError("the client is not started: use it within `async with`")

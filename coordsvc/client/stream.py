@@ -22,9 +22,11 @@ from coordsvc.client.records import SessionState
 from coordsvc.client.retry import ConnectionFailedError, Failures
 from coordsvc.client.rpc_errors import typed_error
 from coordsvc.client.status import FINAL, SessionStatus, report
+from coordsvc.client.stream_end import StreamEnd
 from coordsvc.errors import (
     CoordError,
     InternalError,
+    LimitExceededError,
     NotCaughtUpError,
     OutcomeUnknownError,
     SessionExpiredError,
@@ -133,12 +135,14 @@ class StreamKeeper:
             # client that the session was moved to. Were it another one, it moves back once.
             self._unanswered_hellos -= 1
             return None
-        if not isinstance(
+        is_passing = isinstance(
             error, UnavailableError | OutcomeUnknownError | ThrottledError | InternalError
-        ):
+        )
+        if self._is_open and (is_passing or isinstance(error, LimitExceededError)):
+            # A limit is one replica's; another one may have room. The clock decides.
+            return None
+        if not is_passing:
             return error
-        if self._is_open:
-            return None  # The clock decides.
         is_late = self.clock() >= open_by
         return self._failures.verdict() if is_late or self._failures.is_hopeless() else None
 
@@ -176,9 +180,10 @@ class StreamKeeper:
                 coordination_pb2.SessionRequest,
                 coordination_pb2.SessionResponse,
             )
+            end = StreamEnd(call)
             try:
-                await self._attach(call, endpoint, until)
-                return await self._exchange(call, endpoint)
+                await self._attach(call, end, endpoint, until)
+                return await self._exchange(call, end, endpoint)
             finally:
                 call.cancel()
         except CoordError as error:
@@ -197,7 +202,7 @@ class StreamKeeper:
             patience = min(patience, lifetime.interval_s)
         return min(last, now + patience)
 
-    async def _attach(self, call: Call, endpoint: str, until: float) -> None:
+    async def _attach(self, call: Call, end: StreamEnd, endpoint: str, until: float) -> None:
         """Hello and welcome."""
         self._unanswered_hellos += 1
         try:
@@ -207,7 +212,7 @@ class StreamKeeper:
         except TimeoutError:
             raise ConnectionFailedError(f"{endpoint} did not answer the hello in time") from None
         except (aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise self._refused_hello(await _why(call, error, endpoint)) from None
+            raise self._refused_hello(await _why(call, end, error, endpoint)) from None
         if not isinstance(response, coordination_pb2.SessionResponse):
             raise ConnectionFailedError(f"{endpoint} ended the stream")
         self._unanswered_hellos -= 1
@@ -220,7 +225,7 @@ class StreamKeeper:
             self._unanswered_hellos -= 1
         return error
 
-    async def _exchange(self, call: Call, endpoint: str) -> CoordError:
+    async def _exchange(self, call: Call, end: StreamEnd, endpoint: str) -> CoordError:
         self.endpoint = endpoint
         self._attached_at = self.clock()
         self._stop = self._loop.create_future()
@@ -228,7 +233,7 @@ class StreamKeeper:
         self._arm()
         self._status.change(SessionState.CONNECTED)
         writer = asyncio.create_task(self._write(call))
-        reader = asyncio.create_task(self._read(call, endpoint))
+        reader = asyncio.create_task(self._read(call, end, endpoint))
         try:
             await asyncio.wait({reader, self._stop}, return_when=asyncio.FIRST_COMPLETED)
             return self._stop.result() if self._stop.done() else reader.result()
@@ -257,7 +262,7 @@ class StreamKeeper:
             if not self._stop.done():
                 self._stop.set_exception(error)
 
-    async def _read(self, call: Call, endpoint: str) -> CoordError:
+    async def _read(self, call: Call, end: StreamEnd, endpoint: str) -> CoordError:
         conversation = self.conversation
         try:
             while True:
@@ -271,7 +276,7 @@ class StreamKeeper:
                     self._arm_at(conversation.leave_by)
                 self._on_work()
         except aio.AioRpcError as error:
-            return typed_error(error, endpoint, is_write=False)
+            return typed_error(await end.why(error), endpoint, is_write=False)
         except CoordError as error:
             return error
 
@@ -357,7 +362,7 @@ class StreamKeeper:
             self._stop.set_result(error)
 
 
-async def _why(call: Call, error: BaseException, endpoint: str) -> CoordError:
+async def _why(call: Call, end: StreamEnd, error: BaseException, endpoint: str) -> CoordError:
     """A write to a stream that has ended says little; reading from it says why it has."""
     if not isinstance(error, aio.AioRpcError):
         try:
@@ -365,5 +370,5 @@ async def _why(call: Call, error: BaseException, endpoint: str) -> CoordError:
         except aio.AioRpcError as reason:
             error = reason
     if isinstance(error, aio.AioRpcError):
-        return typed_error(error, endpoint, is_write=False)
+        return typed_error(await end.why(error), endpoint, is_write=False)
     return ConnectionFailedError(f"{endpoint} ended the stream")

@@ -22,8 +22,15 @@ from coordsvc.client.records import (
     WatchRemoved,
 )
 from coordsvc.client.status import report
-from coordsvc.errors import CoordError
+from coordsvc.errors import CoordError, LimitExceededError
 from coordsvc.v1 import watch_pb2
+
+SPECS_BYTES_MAX = 3 * 1024 * 1024
+"""Of all watches of one session: each hello carries them all, and a request has a bound of 4 MiB.
+To add the rest later would leave a hole in them."""
+
+SPEC_BYTES = 24
+"""What a watch takes in a hello beside its path."""
 
 ONE_SHOT = frozenset({WatchKind.DATA, WatchKind.EXISTS, WatchKind.CHILDREN})
 
@@ -40,15 +47,26 @@ class Sink(Protocol):
 class Watching:
     """One watch. `is_wanted` becomes False when its user is gone."""
 
-    __slots__ = ("include_data", "is_wanted", "kind", "path", "sink", "watch_id")
+    __slots__ = (
+        "has_room",
+        "include_data",
+        "is_wanted",
+        "kind",
+        "path",
+        "sink",
+        "size",
+        "watch_id",
+    )
 
     def __init__(self, path: str, kind: WatchKind, include_data: bool, sink: Sink) -> None:
         self.path = path
         self.kind = kind
         self.include_data = include_data
         self.sink = sink
+        self.size = len(path.encode()) + SPEC_BYTES
         self.watch_id = 0
         self.is_wanted = True
+        self.has_room = False
 
     def write_to(self, spec: watch_pb2.WatchSpec) -> None:
         spec.watch_id, spec.path = self.watch_id, self.path
@@ -63,6 +81,7 @@ class Watches:
         self.position = 0
         self._by_id: dict[int, Watching] = {}
         self._last_id = 0
+        self._specs_bytes = 0
         self._group_zxid = 0
         self._handed_out: Counter[tuple[int, str, int]] = Counter()
         self._left_out: Counter[tuple[int, str, int]] = Counter()
@@ -74,13 +93,42 @@ class Watches:
         self._last_id += 1
         return self._last_id
 
+    def take_room(self, watching: Watching) -> None:
+        """Before it is asked for. LimitExceededError: it would not fit into a hello any more."""
+        if self._specs_bytes + watching.size > SPECS_BYTES_MAX:
+            raise LimitExceededError(
+                f"the session has {len(self)} watches whose paths take {self._specs_bytes} bytes, "
+                f"of {SPECS_BYTES_MAX} at most: watch a common ancestor recursively, or use "
+                "several clients",
+                path=watching.path,
+            )
+        self._hold_room(watching)
+
+    def _hold_room(self, watching: Watching) -> None:
+        if not watching.has_room:
+            watching.has_room = True
+            self._specs_bytes += watching.size
+
+    def leave_room(self, watching: Watching) -> None:
+        """Unless it is set."""
+        if watching.has_room and self._by_id.get(watching.watch_id) is not watching:
+            watching.has_room = False
+            self._specs_bytes -= watching.size
+
     def add(self, watching: Watching) -> None:
         """It is set on the stream, under its `watch_id`."""
         self._by_id[watching.watch_id] = watching
+        self._hold_room(watching)
 
     def remove(self, watching: Watching) -> bool:
         """Whether it was set."""
-        return self._by_id.pop(watching.watch_id, None) is not None
+        return self._take_out(watching.watch_id) is not None
+
+    def _take_out(self, watch_id: int) -> Watching | None:
+        watching = self._by_id.pop(watch_id, None)
+        if watching is not None:
+            self.leave_room(watching)
+        return watching
 
     def reached(self, zxid: int) -> None:
         """Every change up to `zxid` has been told of."""
@@ -150,7 +198,7 @@ class Watches:
     def removed(self, message: watch_pb2.WatchRemoved) -> None:
         is_refused = message.reason == watch_pb2.WATCH_REMOVED_REASON_NO_AUTH
         for watch_id in message.watch_ids:
-            watching = self._by_id.pop(watch_id, None)
+            watching = self._take_out(watch_id)
             if watching is not None:
                 self._call(watching, WatchRemoved(is_refused))
 
@@ -161,7 +209,7 @@ class Watches:
 
     def _deliver(self, watching: Watching, item: WatchEvent | WatchGap) -> None:
         if watching.kind in ONE_SHOT:
-            del self._by_id[watching.watch_id]
+            self._take_out(watching.watch_id)
         self._call(watching, item)
 
     def _call(self, watching: Watching, item: WatchItem) -> None:

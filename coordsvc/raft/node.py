@@ -14,11 +14,14 @@ otherwise, and why they are replaced:
   at once. Ref: Raft dissertation, 9.6.
 * A follower whose next entry this leader's log no longer holds gets heartbeats, and a snapshot from
   elsewhere (`needs_snapshot`); its refusals of the heartbeats are not answered at once.
+* A replica that knows its cluster helps no empty log to lead: when all have given up what they
+  held, the cluster stands still instead of beginning anew.
 * After a stall of this process, what waits in its sockets is handled before anyone is judged.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -42,12 +45,16 @@ from coordsvc.raft.messages import (
 from coordsvc.raft.quorum import is_quorum
 from coordsvc.raft.settings import ReplicaSettings
 
+logger = logging.getLogger(__name__)
+
 STALL_S = 0.2
 """A turn that comes so late means this process stood still."""
 AFTER_STALL_S = 0.1
 """How long the sockets are given to speak after a stall before anyone is judged."""
 LEADER_LOST_S = (0.005, 0.05)
 """A replica whose connection to the leader broke asks for votes after a time in this range."""
+NOTHING_LEFT_ATTEMPTS = 8
+"""Elections that one with an empty log had to leave to others before it says so: some 8 s."""
 NEVER = -1e9
 RETRY_S = (0.05, 0.2)
 """First wait after a failed election without a leader; doubles up to the election timeout."""
@@ -72,8 +79,11 @@ class RaftNode(RaftAdapter):
         memoryless: bool,
         on_role: Callable[[int, int], None],
         applied_index: int | None = None,
+        is_of_cluster: bool = False,
     ) -> None:
-        """`applied_index`: of the checkpoint that was loaded; None: the log's base."""
+        """`applied_index`: of the checkpoint that was loaded; None: the log's base.
+        `is_of_cluster`: its data directory belongs to a cluster that was formed before."""
+        self._is_of_cluster = is_of_cluster
         self._send = send
         self._on_role = on_role
         self.memoryless = memoryless
@@ -186,10 +196,20 @@ class RaftNode(RaftAdapter):
         if self.memoryless and len(self.linked) < len(self._peers):
             # Its log may lack what it acknowledged; it may lead only if everybody agrees.
             return
-        if was_asked or not self._peers:
+        if self._is_nothing_left(self.journal.last_term):
+            self._note_nothing_left()
+        elif was_asked or not self._peers:
             self._campaign(now)
         else:
             self._ask_before_campaign()
+
+    def _is_nothing_left(self, last_term: int) -> bool:
+        """Whether a log that ends so has no entry, and so not the one that named the cluster."""
+        return self._is_of_cluster and last_term == 0
+
+    def _note_nothing_left(self) -> None:
+        if self._failed_attempts == NOTHING_LEFT_ATTEMPTS:
+            logger.error("replica.nothing_left", extra={"linked": sorted(self.linked)})
 
     def _retry_after(self) -> float:
         low, high = RETRY_S
@@ -243,6 +263,8 @@ class RaftNode(RaftAdapter):
         if question.next_term <= self.term or self.role == LEADER:
             return False
         if self._log_is_behind(question.last_index, question.last_term):
+            return False
+        if self._is_nothing_left(question.last_term):
             return False
         if self._leader_lost or self.leader_id is None:
             return True
@@ -473,6 +495,8 @@ class RaftNode(RaftAdapter):
             self._campaign(now)
 
     def _on_request_vote(self, peer: int, message: RequestVote) -> None:
+        if self._is_nothing_left(message.last_term):
+            return
         self.let_library_handle(
             peer,
             {

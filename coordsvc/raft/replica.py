@@ -131,6 +131,7 @@ class Replica:
             memoryless=not recovered.voter or recovered.ambiguous_cut,
             on_role=self._on_role,
             applied_index=index,
+            is_of_cluster=bool(cluster_id),
         )
         if recovered.ambiguous_cut and recovered.voter:
             self._wal.set_voter(False)
@@ -167,7 +168,7 @@ class Replica:
             snapshots.incoming if snapshots is not None else None,
             on_event=self._schedule_turn,
             on_complete=self._freeze,
-            on_installed=lambda: self.hooks.on_installed(),
+            on_installed=self._installed,
         )
         self._compaction = LogCompaction(settings, self.journal, self._wal, self._sender.reserved)
         self._events = PeerEvents(
@@ -332,6 +333,8 @@ class Replica:
         drained_by = self.clock.monotonic() + drain_s
         while self._origin.undecided and self.clock.monotonic() < drained_by:
             await asyncio.sleep(TIMER_S)
+        if not self._is_frozen:
+            self._receiver.stop()
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -350,6 +353,8 @@ class Replica:
         self.is_ready = False
         if self._timer is not None:
             self._timer.cancel()
+        # No turn looks after the disk any more.
+        self._timer = self._loop.call_later(self.settings.disk_silent_exit_s, self._install_late)
         for task in tuple(self._tasks):
             task.cancel()
         error = self._no_quorum()
@@ -359,6 +364,15 @@ class Replica:
         self._applier.refuse_all(error)
         self._wal.flush()
         self._run(self.network.close())
+
+    def _installed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.hooks.on_installed()
+
+    def _install_late(self) -> None:
+        seconds = self.settings.disk_silent_exit_s
+        self._fatal(SilentDiskError(f"the disk has not installed a snapshot in {seconds:.0f} s"))
 
     async def hand_over(self) -> bool:
         """Gives leadership to the follower that holds the most: stops adding entries, waits at

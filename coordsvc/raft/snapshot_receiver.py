@@ -154,6 +154,10 @@ class SnapshotReceiver:
         if not is_of_this_term or reception.offer.index <= self._node.applied_index:
             self._discard()
 
+    def stop(self) -> None:
+        """Nothing is received, verified or installed from here on."""
+        self._discard()
+
     def _discard(self) -> None:
         if self._reception is not None:
             self._reception = None

@@ -49,6 +49,8 @@ EVENTS: dict[str, str] = {
     "replica.leading": "it leads",
     "replica.not_leading": "it leads no longer",
     "replica.voter": "it has all that it may have promised before, and votes again",
+    "replica.nothing_left": "its data directory belongs to a cluster, holds nothing of it, and no "
+    "member leads; if all of them were set aside by `coordsvc rejoin`, put one's folder back",
     "replica.forgotten": "a peer says this replica holds less than it acknowledged once",
     "clock.jumped": "the leader's wall clock jumped against its monotonic one, by so many ms",
     "replica.fatal": "consensus, apply or the log met something that must not be",

@@ -8,6 +8,7 @@ from the first start to the last stop, so nobody else can take it in between.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,10 @@ from coordsvc.server.health import NOT_LOADED, Check
 from coordsvc.storage.data_dir import DataDir
 
 logger = logging.getLogger(__name__)
+
+DISCARD_SECONDS_MAX = 60.0
+"""Closing what is replaced waits for the disk; one that hangs must not leave a process that neither
+serves nor ends."""
 
 
 class ReplicaHost:
@@ -97,6 +102,8 @@ class ReplicaHost:
         self._data_dir.close()
 
     def _on_installed(self) -> None:
+        if self.is_stopping:
+            return  # The next start finds it.
         self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
 
     async def _rebuild(self) -> None:
@@ -106,7 +113,12 @@ class ReplicaHost:
         self._replaced.set()
         logger.warning("replica.rebuilding", extra={"zxid": old.replica.machine.state.zxid})
         try:
-            await old.discard()
+            async with asyncio.timeout(DISCARD_SECONDS_MAX):
+                await old.discard()
+            del old
+            # It was frozen when it was loaded, and is full of cycles: its tree would stay for ever.
+            gc.unfreeze()
+            gc.collect()
             self._around.measurements.snapshots_installed_total += 1
             self.assembly = await self._assemble()
             await self.listen()

@@ -213,6 +213,12 @@ class Pipeline:
         assert isinstance(reply.result, SessionOpened)
         return reply.result, password
 
+    def close_unused(self, opened: SessionOpened, deadline: float) -> None:
+        """End a session that was opened and is of no use to its client. Nobody waits for it: where
+        it cannot be done the session expires."""
+        caller = Caller(opened.session_id, opened.attach_epoch)
+        self._submit(Write(caller, CloseSessionOp()), deadline)
+
     async def heartbeat(self, call: Call) -> Session:
         """Renew the session; returns when the leader has it on record. It waits for no other
         request of the session: what keeps it alive comes before any queue."""

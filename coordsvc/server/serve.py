@@ -51,11 +51,11 @@ def run(config: ServerConfig) -> int:
         replica_id=config.replica_id, log_format=config.log_format, level=config.log_level
     )
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return int(runner.run(ReplicaProcess(config).run()))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:

@@ -1,14 +1,15 @@
 """How a Session stream begins: a session is opened or attached, and its watches are set.
 
 What is wrong with the hello is said before anything is done for it. A session that has ended is
-said to have ended: nobody gets a new one who asked for an old one.
+said to have ended: nobody gets a new one who asked for an old one. One that was opened for a hello
+that is refused nevertheless, because of its watches, is closed: its client never hears of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordsvc.core.commands import AuthId
+from coordsvc.core.commands import AuthId, SessionOpened
 from coordsvc.errors import BadArgumentsError
 from coordsvc.server import convert
 from coordsvc.server.convert import RequestContext
@@ -37,6 +38,7 @@ async def open_stream(
     convert.check_features(hello.required_features)
     call = _call(parts, hello, ids)
     specs, after_zxid = _watches(hello)
+    opened: SessionOpened | None = None
     if hello.HasField("credentials"):
         timeout_ms = convert.timeout_ms(hello.timeout_ms, parts.cluster) if hello.timeout_ms else 0
         attached = await parts.pipeline.attach(call, timeout_ms)
@@ -61,6 +63,8 @@ async def open_stream(
         stream.raise_if_lost()
     except BaseException:
         unregister(stream)
+        if opened is not None:
+            parts.pipeline.close_unused(opened, parts.now() + DEADLINE_S_DEFAULT)
         raise
     return stream, coordination_pb2.SessionWelcome(
         header=parts.header(0),

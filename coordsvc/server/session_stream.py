@@ -284,8 +284,12 @@ class SessionStream:
 
     async def _ping(self, nonce: int) -> None:
         """Answered when the leader has the session's renewal on record, however long the queue."""
-        while len(self._pings) >= self._parts.cluster.outstanding_requests_max:
+        most = self._parts.cluster.outstanding_requests_max
+        while len(self._pings) >= most:
             await asyncio.wait(self._pings, return_when=asyncio.FIRST_COMPLETED)
+        while len(self._pongs) >= most:
+            self._has_space.clear()
+            await self._has_space.wait()
         if self._lost is not None:
             return
         acknowledged = self._parts.reports.heartbeat(self.session_id, self._parts.now())
@@ -352,6 +356,8 @@ class SessionStream:
 
     def _fill_last(self, frame: Frame) -> None:
         """What comes after every event that there is."""
+        if self._pongs:
+            self._has_space.set()
         while self._pongs:
             frame.add_pong(self._pongs.popleft(), self._parts.replica.machine.state.zxid)
         if self._go_away is not None:

@@ -48,7 +48,7 @@ from coordsvc.storage.errors import (
     StorageError,
     disk_errors,
 )
-from coordsvc.storage.files import Files, FileSystem, sync_file
+from coordsvc.storage.files import Files, FileSystem, free_bytes, sync_file
 
 __all__ = ["CHECKPOINT_FILE_NAME", "LMDB_ENGINE", "CheckpointInfo", "CheckpointStore"]
 
@@ -62,6 +62,9 @@ LMDB_ENGINE: Final = "lmdb-{}.{}".format(*lmdb.version()[:2])
 MAP_BYTES = 64 << 30
 """Address space, not memory and not disk. Far more than a state that fits in memory, so that
 growing is rare: it means writing a checkpoint twice."""
+
+FULL_BELOW_BYTES = 1 << 20
+"""A disk with less is called full when a write fails without saying why."""
 
 CHUNK_RECORDS = 256
 CHUNK_BYTES = 1 << 20
@@ -370,12 +373,25 @@ def lmdb_errors(doing: str, file_path: str) -> Iterator[None]:
     except lmdb.MapFullError:
         raise
     except lmdb.Error as error:
-        full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-        is_full = isinstance(error, lmdb.DiskError) or any(text in str(error) for text in full)
-        raise (DiskFullError if is_full else DiskError)(f"{doing}: {error}") from error
+        if _is_of_full_disk(error, file_path):
+            raise DiskFullError(f"{doing}: no space left on the disk ({error})") from error
+        raise DiskError(f"{doing}: {error}") from error
     except OSError as error:
         with disk_errors(doing):
             raise error
+
+
+def _is_of_full_disk(error: lmdb.Error, file_path: str) -> bool:
+    """LMDB says of a write that the disk took only a part of that there was an I/O error."""
+    full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    if isinstance(error, lmdb.DiskError) or any(text in str(error) for text in full):
+        return True
+    if os.strerror(errno.EIO) not in str(error):
+        return False
+    try:
+        return free_bytes(os.path.dirname(file_path)) < FULL_BELOW_BYTES
+    except OSError:
+        return False  # Then it is no full disk that keeps it from being read.
 
 
 def _release(changed: ChangedRecords) -> None:

@@ -284,9 +284,7 @@ class RaftCluster:
             node = self.hosts[replica_id].node
             node.transfer_in_progress = True
             node.election_deadline = self.clock.now
-        self.run_until(
-            lambda: bool(self.leaders) and replica_id in (None, self.leader.replica_id)
-        )
+        self.run_until(lambda: bool(self.leaders) and replica_id in (None, self.leader.replica_id))
         self.run_until(lambda: self.settled)
         return self.leader
 

@@ -240,9 +240,9 @@ class CoordinationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
-        UNIMPLEMENTED.
+        """Reports changes. Ends when the client cancels it, or with NO_QUORUM or SHUTTING_DOWN when the
+        replica cannot go on; then resume at another one, with start_after_zxid.
+        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,9 +253,12 @@ class CoordinationServicer(object):
         Opening it attaches the session: an older stream of the session ends with SESSION_MOVED, and
         what is still under way from there is refused. Requests run in the order sent. When one is
         refused before it was proposed, those behind it are refused too: in order or not at all.
-        A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
-        UNIMPLEMENTED.
+        A request's error is an item. The stream ends with a status after a fault of the protocol
+        (BAD_ARGUMENTS), at the end of the session (SESSION_EXPIRED, SESSION_MOVED), and when this
+        replica cannot go on (NO_QUORUM, SHUTTING_DOWN, also when a write was refused before it was
+        proposed): then the session lives on, on a stream to another replica. A hello moreover may be
+        refused with what setting its watches answers, THROTTLED and NOT_CAUGHT_UP; a session that was
+        opened for it is closed again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

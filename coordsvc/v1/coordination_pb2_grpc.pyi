@@ -115,18 +115,21 @@ class CoordinationStub:
     Errors: that of the operation which was refused, with ErrorDetail.operation_index.
     """
     Watch: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]
-    """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
-    UNIMPLEMENTED.
+    """Reports changes. Ends when the client cancels it, or with NO_QUORUM or SHUTTING_DOWN when the
+    replica cannot go on; then resume at another one, with start_after_zxid.
+    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
     """
     Session: _grpc.StreamStreamMultiCallable[_coordination_pb2.SessionRequest, _coordination_pb2.SessionResponse]
     """The fast and ordered way: many requests in one frame, and replies and events in one order.
     Opening it attaches the session: an older stream of the session ends with SESSION_MOVED, and
     what is still under way from there is refused. Requests run in the order sent. When one is
     refused before it was proposed, those behind it are refused too: in order or not at all.
-    A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
-    UNIMPLEMENTED.
+    A request's error is an item. The stream ends with a status after a fault of the protocol
+    (BAD_ARGUMENTS), at the end of the session (SESSION_EXPIRED, SESSION_MOVED), and when this
+    replica cannot go on (NO_QUORUM, SHUTTING_DOWN, also when a write was refused before it was
+    proposed): then the session lives on, on a stream to another replica. A hello moreover may be
+    refused with what setting its watches answers, THROTTLED and NOT_CAUGHT_UP; a session that was
+    opened for it is closed again.
     """
 
 @_typing.type_check_only
@@ -195,18 +198,21 @@ class CoordinationAsyncStub(CoordinationStub):
     Errors: that of the operation which was refused, with ErrorDetail.operation_index.
     """
     Watch: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]  # type: ignore[assignment]
-    """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
-    UNIMPLEMENTED.
+    """Reports changes. Ends when the client cancels it, or with NO_QUORUM or SHUTTING_DOWN when the
+    replica cannot go on; then resume at another one, with start_after_zxid.
+    Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
     """
     Session: _aio.StreamStreamMultiCallable[_coordination_pb2.SessionRequest, _coordination_pb2.SessionResponse]  # type: ignore[assignment]
     """The fast and ordered way: many requests in one frame, and replies and events in one order.
     Opening it attaches the session: an older stream of the session ends with SESSION_MOVED, and
     what is still under way from there is refused. Requests run in the order sent. When one is
     refused before it was proposed, those behind it are refused too: in order or not at all.
-    A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-    session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
-    UNIMPLEMENTED.
+    A request's error is an item. The stream ends with a status after a fault of the protocol
+    (BAD_ARGUMENTS), at the end of the session (SESSION_EXPIRED, SESSION_MOVED), and when this
+    replica cannot go on (NO_QUORUM, SHUTTING_DOWN, also when a write was refused before it was
+    proposed): then the session lives on, on a stream to another replica. A hello moreover may be
+    refused with what setting its watches answers, THROTTLED and NOT_CAUGHT_UP; a session that was
+    opened for it is closed again.
     """
 
 class CoordinationServicer(metaclass=_abc_1.ABCMeta):
@@ -362,9 +368,9 @@ class CoordinationServicer(metaclass=_abc_1.ABCMeta):
         request: _watch_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_watch_pb2.WatchResponse], _abc.AsyncIterator[_watch_pb2.WatchResponse]]:
-        """Reports changes. Ends when the client cancels it or the replica stops; then resume elsewhere.
-        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ). This version answers
-        UNIMPLEMENTED.
+        """Reports changes. Ends when the client cancels it, or with NO_QUORUM or SHUTTING_DOWN when the
+        replica cannot go on; then resume at another one, with start_after_zxid.
+        Errors: NO_NODE (for a kind that needs the znode), NO_AUTH (READ).
         """
 
     @_abc_1.abstractmethod
@@ -377,9 +383,12 @@ class CoordinationServicer(metaclass=_abc_1.ABCMeta):
         Opening it attaches the session: an older stream of the session ends with SESSION_MOVED, and
         what is still under way from there is refused. Requests run in the order sent. When one is
         refused before it was proposed, those behind it are refused too: in order or not at all.
-        A request's error is an item; only a fault of the protocol (BAD_ARGUMENTS) and the end of the
-        session (SESSION_EXPIRED, SESSION_MOVED) end the stream with a status. This version answers
-        UNIMPLEMENTED.
+        A request's error is an item. The stream ends with a status after a fault of the protocol
+        (BAD_ARGUMENTS), at the end of the session (SESSION_EXPIRED, SESSION_MOVED), and when this
+        replica cannot go on (NO_QUORUM, SHUTTING_DOWN, also when a write was refused before it was
+        proposed): then the session lives on, on a stream to another replica. A hello moreover may be
+        refused with what setting its watches answers, THROTTLED and NOT_CAUGHT_UP; a session that was
+        opened for it is closed again.
         """
 
 def add_CoordinationServicer_to_server(servicer: CoordinationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -118,6 +118,8 @@ def test_one_dead_and_one_wiped(make_cluster: MakeCluster) -> None:
     asyncio.run(write_entries(cluster.replicas[survivor].endpoint, ENTRIES, ENTRIES))
     cluster.kill(wiped)
     wipe(cluster, wiped)
+    # It has lost its majority, but may not know it yet.
+    wait_for(lambda: not cluster.is_serving(survivor), "the survivor to notice")
     cluster.start_replica(wiped)
     check_stands_still(cluster, (wiped, survivor))
     cluster.start_replica(dead)
@@ -125,6 +127,30 @@ def test_one_dead_and_one_wiped(make_cluster: MakeCluster) -> None:
     asyncio.run(check_entries(cluster, 2 * ENTRIES))
     check_digests(cluster)
     assert cluster.events(wiped, "replica.rebuilt"), "it came back without a snapshot"
+
+
+def test_when_all_have_given_up_their_state_no_empty_cluster_begins(
+    make_cluster: MakeCluster,
+) -> None:
+    """They say what to do about it; with what one of them set aside put back, all is there."""
+    cluster = small_cluster(make_cluster)
+    cluster.start()
+    asyncio.run(write_entries(cluster.endpoints[0], 0, ENTRIES))
+    cluster.kill_all()
+    for replica_id in cluster.ids:
+        cluster.rejoin(replica_id)
+    cluster.start(wait=False)
+    check_stands_still(cluster, cluster.ids)
+    wait_for(lambda: all(cluster.events(i, "replica.nothing_left") for i in cluster.ids), "word")
+    data_dir = cluster.replicas[2].data_dir
+    cluster.kill(2)
+    (set_aside,) = data_dir.glob("set-aside-*")
+    shutil.copytree(set_aside, data_dir.with_name("put-back"))
+    shutil.rmtree(data_dir)
+    data_dir.with_name("put-back").rename(data_dir)
+    cluster.start()
+    asyncio.run(check_entries(cluster, ENTRIES))
+    check_digests(cluster)
 
 
 def test_a_wiped_follower_comes_back_under_load(make_cluster: MakeCluster, tmp_path: Path) -> None:

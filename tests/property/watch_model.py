@@ -126,9 +126,8 @@ class StreamCheck:
             change = self.changes[index]
             if change.type == CREATED and change.path == watch.path:
                 event_type = {DATA: DATA_CHANGED, EXISTS: CREATED}.get(watch.kind, CHILDREN_CHANGED)
-                place = (index, int(watch.kind == CHILDREN))
                 may_read = check(change.acl, READ, self.ids)
-                return Expected(place, change.zxid, event_type, watch.path, change, may_read)
+                return Expected((index, 0), change.zxid, event_type, watch.path, change, may_read)
         return None
 
     def run(self) -> None:

@@ -179,3 +179,25 @@ def test_ctrl_c_ends_it_quietly(fake_replica: FakeReplica) -> None:
         process.wait()
     assert process.returncode == 130
     assert "Traceback" not in errors and "error" not in errors
+
+
+def test_it_ends_with_whoever_reads_its_output_though_nothing_happens(
+    fake_replica: FakeReplica,
+) -> None:
+    fake_replica.watches = [[response(SET), LOST]]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coordsvc", "watch", "/a", "--endpoints", fake_replica.endpoint],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stderr.readline().startswith("Watching /a")
+        process.stdout.close()
+        process.wait(timeout=20)
+        errors = process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in errors and "error" not in errors

@@ -104,3 +104,9 @@ def test_bad_endpoints_are_named(text: str) -> None:
     with pytest.raises(BadArgumentsError) as caught:
         parse_endpoints(text)
     assert text.strip(",") in caught.value.message
+
+
+def test_what_a_replica_said_is_told_rather_than_that_another_cannot_be_reached() -> None:
+    verdict = failures_of(NoQuorumError("as told"), UnreachableError("b:2")).verdict()
+    assert isinstance(verdict, NoQuorumError)
+    assert verdict.message == "as told"

@@ -106,6 +106,20 @@ async def test_a_replica_without_a_quorum_is_left_for_another(
     await client._shut()
 
 
+async def test_a_replica_that_is_full_does_not_cost_the_session(
+    connect: Connect, replicas: list[FakeReplica]
+) -> None:
+    """Its limit is its own; the session lives, and the next replica has room."""
+    client, stream = await connect()
+    stream.cut()
+    full = await replicas[1].accept()
+    await full.hello()
+    full.end(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorCode.LIMIT_EXCEEDED)
+    hello = await (await replicas[0].accept()).welcome()
+    assert hello.credentials.session_id == SESSION_ID
+    await client.wait_for_state(SessionState.CONNECTED)
+
+
 async def test_closing_is_the_last_write(connect: Connect) -> None:
     client, stream = await connect()
     write = client.nowait.set_data("/a", b"x")

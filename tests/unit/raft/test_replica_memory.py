@@ -14,6 +14,8 @@ from coordsvc.core.commands import (
     DataSet,
 )
 from coordsvc.raft.messages import Round
+from coordsvc.testing.manual_wal import ManualWal
+from coordsvc.testing.raft_simulation import Simulation
 from tests.unit.raft.replica_scene import (
     ready,
     tally,
@@ -237,3 +239,57 @@ def test_two_leaders_in_one_term_end_the_process() -> None:
         origin = simulation.processes[second].network
         simulation.fabric._deliver(origin, network, 0, replica.term, Round(1, 0))
         assert type(process.fault).__name__ == "TwoLeadersError"
+
+
+# ---------------------------------------------------------------------- all have given it up
+
+
+def rejoin(simulation: Simulation, replica_ids: tuple[int, ...]) -> dict[int, ManualWal]:
+    """What `coordsvc rejoin` does: nothing is left but the cluster's id. Returns what was there."""
+    disks = {replica_id: simulation.crash(replica_id) for replica_id in replica_ids}
+    for replica_id in replica_ids:
+        simulation.start(replica_id, ManualWal())
+    return disks
+
+
+def test_a_cluster_whose_state_is_gone_does_not_begin_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ready() as simulation:
+        simulation.done(simulation.write(1))
+        simulation.run_until_equal()
+        disks = rejoin(simulation, simulation.ids)
+        simulation.run_for(60.0)
+        assert simulation.leader is None
+        assert not any(p.replica.is_ready or p.replica.term for p in simulation.processes.values())
+        told = [r for r in caplog.records if r.message == "replica.nothing_left"]
+        assert len(told) == 3, "each says so once"
+        # One's folder is put back: all is there again.
+        simulation.crash(2)
+        simulation.start(2, disks[2])
+        simulation.run_until_ready()
+        simulation.run_until_equal()
+        assert [version(simulation, i) for i in simulation.ids] == [1, 1, 1]
+
+
+def test_nor_with_one_that_knows_of_no_cluster() -> None:
+    """The empty log of a new disk gets no vote from those that know better."""
+    with ready() as simulation:
+        simulation.done(simulation.write(1))
+        rejoin(simulation, (1, 2))
+        simulation.wipe(3)
+        simulation.run_for(30.0)
+        assert simulation.leader is None
+        assert not any(p.replica.is_ready for p in simulation.processes.values())
+
+
+def test_two_that_gave_it_up_elect_the_one_that_has_it() -> None:
+    with ready() as simulation:
+        simulation.done(simulation.write(1))
+        simulation.run_until_equal()
+        rejoin(simulation, (1, 2))
+        disk = simulation.crash(3)
+        simulation.start(3, disk)
+        simulation.run_until_ready()
+        simulation.run_until_equal()
+        assert [version(simulation, i) for i in simulation.ids] == [1, 1, 1]

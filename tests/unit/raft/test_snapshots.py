@@ -11,6 +11,7 @@ import pytest
 
 from coordsvc.core.commands import DataSet
 from coordsvc.errors import NoQuorumError, OutcomeUnknownError
+from coordsvc.raft.adapter import LEADER
 from coordsvc.raft.messages import (
     SNAPSHOT_NOT_NEEDED,
     AppendEntries,
@@ -19,6 +20,7 @@ from coordsvc.raft.messages import (
     SnapshotChunk,
     SnapshotOffer,
 )
+from coordsvc.raft.replica_types import SilentDiskError
 from coordsvc.testing.raft_snapshots import Info
 from tests.unit.raft.replica_scene import ready, version
 from tests.unit.raft.snapshot_scene import (
@@ -706,6 +708,20 @@ def test_a_copy_that_nobody_waits_for_any_more_is_dropped() -> None:
         assert not outgoing.held
 
 
+def test_a_copy_that_is_ready_when_its_maker_leads_no_longer_is_dropped() -> None:
+    with filled(settings=SMALL) as simulation:
+        wiped, first = simulation.follower_ids[0], simulation.leader_id
+        outgoing = simulation.processes[first].port.outgoing
+        outgoing.make_s = 5.0
+        simulation.wipe(wiped)
+        simulation.run_until(lambda: bool(outgoing.held))
+        simulation.fabric.isolate(first, [i for i in simulation.ids if i != first])
+        simulation.run_until(lambda: simulation.replica(first).node.role != LEADER)
+        assert outgoing.held, "it is still being made"
+        simulation.run_for(6.0)
+        assert not outgoing.held
+
+
 def test_nothing_is_kept_for_ever_for_one_that_does_not_come_back() -> None:
     with filled(settings=SLOW | {"snapshot_keep_s": 5.0}) as simulation:
         wiped, first = simulation.follower_ids[0], simulation.leader_id
@@ -790,6 +806,37 @@ def test_an_undecided_write_of_one_that_is_replaced_is_unknown() -> None:
         simulation.run_until_ready()
         simulation.run_until_equal()
         assert version(simulation, away) == 6
+
+
+def test_a_disk_that_hangs_during_an_install_ends_the_process() -> None:
+    """It neither takes part nor serves by then; to stay so for ever would help nobody."""
+    with filled(settings=SLOW) as simulation:
+        simulation.expected_faults = (SilentDiskError,)
+        wiped = simulation.follower_ids[0]
+        simulation.wipe(wiped)
+        until_halfway(simulation, wiped)
+        process = simulation.processes[wiped]
+
+        def on_step(step: str) -> None:
+            if step == "verify":
+                simulation.held_disks.add(wiped)
+
+        process.port.incoming.on_step = on_step
+        simulation.run_until(lambda: process.fault is not None, 60.0)
+        assert "install" in process.port.incoming.steps
+        assert "synced" not in process.port.incoming.steps
+
+
+def test_a_replica_that_stops_installs_nothing_more() -> None:
+    with filled(settings=SLOW) as simulation:
+        wiped = simulation.follower_ids[0]
+        simulation.wipe(wiped)
+        until_halfway(simulation, wiped)
+        process = simulation.processes[wiped]
+        process.loop.create_task(process.replica.stop(hand_over=False, drain_s=0.0))
+        simulation.run_for(5.0)
+        assert process.port.incoming.steps[-1] == "discard"
+        assert "install" not in process.port.incoming.steps
 
 
 # ---------------------------------------------------------------------- leadership

@@ -260,6 +260,27 @@ async def test_a_client_that_goes_cancels_its_handler_and_leaves_nothing() -> No
     assert ended == [True]
 
 
+async def test_cancelling_goes_through() -> None:
+    """gRPC gives a cancelled call's memory back only when it gets its CancelledError back; whether
+    it did, nothing but its own books show, so the door is asked without it."""
+
+    class Context:
+        def peer(self) -> str:
+            return "ipv4:127.0.0.1:1"
+
+    async def watch(request: Any, context: Any) -> None:
+        await asyncio.Event().wait()
+
+    front = FrontDoor(Admission(ServerConfig()))
+    serving: Any = front._serve("Watch", watch, watch_pb2.WatchRequest(), Context())  # type: ignore[arg-type]
+    call = asyncio.create_task(serving)
+    await eventually(lambda: front.active == 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert front.calls_total == {("Watch", "CANCELLED"): 1} and front.active == 0
+
+
 async def test_a_client_that_goes_amid_a_write_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
     """The writer is held up by a client that does not read, and then the client goes."""
     caplog.set_level(logging.WARNING)

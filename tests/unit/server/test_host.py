@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -152,3 +153,29 @@ async def test_what_fails_while_it_is_built_again_ends_the_process(
     await eventually(lambda: bool(failures))
     assert failures == [failure]
     host._data_dir.close()
+
+
+async def test_what_was_replaced_is_let_go(tmp_path: Path) -> None:
+    """Tree and log of the replica before must not stay in memory beside the new one's."""
+    async with LocalServers(str(tmp_path), 1) as servers:
+        host = servers.servers[1].host
+        assert host.assembly is not None
+        old = weakref.ref(host.assembly.replica.machine)
+        host._on_installed()
+        async with asyncio.timeout(20):
+            await servers.servers[1].wait_ready()
+        assert host.assembly.replica.machine is not old()
+        assert old() is None
+
+
+async def test_what_is_installed_while_it_stops_is_left_to_the_next_start(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+    host = ReplicaHost(ServerConfig(data_dir=str(tmp_path / "d")), Surroundings(failures.append))
+    await host.open()
+    await host.listen()
+    await host.start()
+    stopping = asyncio.create_task(host.stop())
+    await eventually(lambda: host.is_stopping)
+    host._on_installed()
+    await stopping
+    assert failures == [] and host.assembly is not None and not host.is_rebuilding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 
 import pytest
@@ -145,6 +145,35 @@ async def test_a_session_whose_client_does_not_read_is_not_kept_alive_by_it(
     monkeypatch.setattr(sessions, "_on_timer", on_timer)
     await eventually(lambda: turns >= 2)
     assert not heard
+
+
+class Counted(deque[int]):
+    """Knows how many there were at most."""
+
+    most = 0
+
+    def append(self, nonce: int) -> None:
+        super().append(nonce)
+        self.most = max(self.most, len(self))
+
+
+async def test_pongs_of_a_client_that_does_not_read_are_bounded(
+    harness: Harness, stream: Stream
+) -> None:
+    await stream.ask("create", path="/big", data=b"x" * MIB)
+    ids = await stream.send(*(stream.operation("get_data", path="/big") for _ in range(100)))
+    sessions = harness.server.sessions
+    await eventually(lambda: 80 < sessions.statistics().requests_unanswered < 100)
+    (served,) = sessions._all()
+    served._pongs = pongs_waiting = Counted()
+    for nonce in range(1, 3_001):
+        await stream.send(ping=nonce)
+    await eventually(lambda: len(pongs_waiting) >= 1_000)
+    await stream.replies(ids)
+    await stream.pong(3_000)
+    assert pongs_waiting.most == 1_000
+    pongs = [item.pong.nonce for item in stream.items if item.HasField("pong")]
+    assert pongs == list(range(1, 3_001))
 
 
 async def test_above_outstanding_requests_the_stream_is_not_read(

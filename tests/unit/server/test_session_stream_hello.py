@@ -126,6 +126,26 @@ async def test_a_hello_that_is_wrong_opens_nothing(
     assert not harness.replica.machine.state.sessions
 
 
+async def test_a_session_opened_for_a_hello_whose_watch_is_refused_is_closed(
+    harness: Harness,
+) -> None:
+    on_missing = watch(1, "/missing", watch_pb2.WATCH_KIND_DATA)
+    assert (await refused_hello(harness, watches=[on_missing])).code == "NO_NODE"
+    await eventually(lambda: not harness.replica.machine.state.sessions)
+
+
+async def test_a_session_that_comes_back_with_a_watch_that_is_refused_lives_on(
+    harness: Harness, stream: Stream
+) -> None:
+    on_missing = watch(1, "/missing", watch_pb2.WATCH_KIND_DATA)
+    refused = await refused_hello(harness, watches=[on_missing], credentials=stream.credentials)
+    assert refused.code == "NO_NODE"
+    assert (
+        code_of(await (await opened(harness, credentials=stream.credentials)).ask("sync")) == "OK"
+    )
+    assert stream.session_id in harness.replica.machine.state.sessions
+
+
 async def test_a_replica_behind_the_client_refuses_it(harness: Harness, stream: Stream) -> None:
     ahead = harness.replica.machine.state.zxid + 1
     epoch = harness.replica.machine.state.sessions[stream.session_id].attach_epoch

@@ -16,7 +16,12 @@ import pytest
 from coordsvc.core.commands import Caller, CloseSessionOp, SetDataOp
 from coordsvc.core.records import ChangedRecords
 from coordsvc.storage import checkpoint
-from coordsvc.storage.checkpoint import CheckpointInfo, CheckpointStore, lmdb_errors
+from coordsvc.storage.checkpoint import (
+    FULL_BELOW_BYTES,
+    CheckpointInfo,
+    CheckpointStore,
+    lmdb_errors,
+)
 from coordsvc.storage.checkpoint_check import check_checkpoint
 from coordsvc.storage.checkpoint_format import (
     CHECKPOINT_FORMAT,
@@ -441,3 +446,18 @@ def test_nothing_taken_is_lost_to_a_map_that_grows(tmp_path: Path) -> None:
     written = kept.store.write(changed, kept.machine.state.singletons(), kept.info())
     assert written.records == 65
     kept.store.close()
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(0, DiskFullError), (FULL_BELOW_BYTES - 1, DiskFullError), (FULL_BELOW_BYTES, DiskError)],
+)
+def test_an_io_error_on_a_disk_without_room_is_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, expected: type[DiskError]
+) -> None:
+    """What LMDB makes of a write that the disk took only a part of."""
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda directory: free)
+    with pytest.raises(DiskError) as raised, lmdb_errors("cannot", str(tmp_path / "a.mdb")):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+    assert type(raised.value) is expected
+    assert ("no space left" in str(raised.value)) == (expected is DiskFullError)

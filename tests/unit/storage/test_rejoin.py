@@ -108,6 +108,7 @@ def test_without_a_meta_the_next_start_decides(
         Replica(path, members=MEMBERS)
     done = set_aside(path)
     assert done.meta is None and done.moved == ("wal", "checkpoint.mdb", "incoming", *moved)
+    assert set_aside(path) == Rejoined("", (), None), "once more there is nothing left to do"
     again = Replica(path, members=MEMBERS)
     assert again.data_dir.is_new and again.opened.wal.recovered.is_new
 
