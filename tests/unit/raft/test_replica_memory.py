@@ -13,6 +13,7 @@ import pytest
 from coordsvc.core.commands import (
     DataSet,
 )
+from coordsvc.raft.adapter import LEADER
 from coordsvc.raft.messages import Round
 from coordsvc.testing.manual_wal import ManualWal
 from coordsvc.testing.raft_simulation import Simulation
@@ -280,7 +281,14 @@ def test_nor_with_one_that_knows_of_no_cluster() -> None:
         simulation.wipe(3)
         simulation.run_for(30.0)
         assert simulation.leader is None
-        assert not any(p.replica.is_ready for p in simulation.processes.values())
+        assert {p.replica.term for p in simulation.processes.values()} == {0}, "not even asked"
+        # A vote that is asked for without asking whether it would be given is not given either.
+        asker, asked = simulation.replica(3), simulation.replica(1)
+        asker.node._campaign(simulation.clock.monotonic())
+        simulation.run_until(lambda: asked.term == asker.term)
+        simulation.run_for(0.5)
+        assert asker.node.role != LEADER
+        assert simulation.processes[1].wal.crash().recovered.voted_for is None
 
 
 def test_two_that_gave_it_up_elect_the_one_that_has_it() -> None:
