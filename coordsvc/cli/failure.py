@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from coordsvc.client.retry import UnreachableError
+from coordsvc.client.retry import ForeignAnswerError, UnreachableError
 from coordsvc.errors import (
     Applied,
     CoordError,
@@ -44,6 +44,8 @@ def hint(error: CoordError) -> str:
         return "is a cluster running there? Start one with: coordsvc dev"
     if isinstance(error, UnavailableError) and code_name(error) == "UNAVAILABLE":
         return "try again, or name more --endpoints"
+    if isinstance(error, ForeignAnswerError):
+        return "is that the client address of a replica, without a proxy before it?"
     if isinstance(error, OutcomeUnknownError | InternalError):
         return HINTS[error.code]
     return HINTS.get(error.code, "")

@@ -14,6 +14,7 @@ from coordsvc.client.options import ClientConfig
 from coordsvc.errors import (
     Applied,
     CoordError,
+    InternalError,
     OutcomeUnknownError,
     RequestOutOfOrderError,
     ResultForgottenError,
@@ -36,6 +37,10 @@ class Repeatable(Enum):
 
 class ConnectionFailedError(UnavailableError):
     """No replica answered. The request was certainly not applied (it may have been a read)."""
+
+
+class ForeignAnswerError(InternalError):
+    """What answered is no replica: another service, or a proxy."""
 
 
 class UnreachableError(ConnectionFailedError):

@@ -6,11 +6,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc import StatusCode, aio
 
-from coordsvc.client.retry import ConnectionFailedError
+from coordsvc.client.retry import ConnectionFailedError, ForeignAnswerError
 from coordsvc.errors import (
     Applied,
     CoordError,
-    InternalError,
     OutcomeUnknownError,
     error_from_code,
 )
@@ -37,7 +36,7 @@ def typed_error(error: aio.AioRpcError, endpoint: str, *, is_write: bool) -> Coo
         return OutcomeUnknownError(f"no answer from {reason}")
     if error.code() in CHANNEL_STATUSES:
         return ConnectionFailedError(f"no answer from {reason}")
-    return InternalError(f"not an answer of coordsvc, from {reason}")
+    return ForeignAnswerError(f"not an answer of coordsvc, from {reason}")
 
 
 def typed_detail(detail: errors_pb2.ErrorDetail) -> CoordError:

@@ -157,6 +157,10 @@ class WatchBuffer:
             self._open.is_last = True
             self._open = None
 
+    def break_group(self) -> None:
+        """What has come of the group is all that will, and it is not all there was."""
+        self._open = None
+
     def _append(self, waiting: _Event | _Removed | _Gap) -> None:
         self._waiting.append(waiting)
         self.bytes += waiting.size
@@ -165,7 +169,7 @@ class WatchBuffer:
         """Everything that waits is dropped, but for notes of watches that are gone."""
         dropped, self._waiting = self._waiting, deque()
         self.bytes, self._open = 0, None
-        first = dropped[0]
+        first = next(each for each in dropped if not isinstance(each, _Removed))
         after_zxid, reason = first.zxid - 1, BUFFER_OVERFLOW
         if isinstance(first, _Gap):
             after_zxid, reason = first.after_zxid, first.reason

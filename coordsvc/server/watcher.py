@@ -222,7 +222,8 @@ class Watcher:
         try:
             step = replay.step()
         except PlaceLostError:
-            self._buffer.end_group()
+            # A group that ended has been ended: what is open has lost its rest.
+            self._buffer.break_group()
             self._replay = None
             self._catch_up(list(replay.table), replay.position)
             return

@@ -238,10 +238,14 @@ class StreamCheck:
             expected = self.expected(watch)
             # What ended it may be among what a gap stands for.
             assert expected or self.is_overflowing, f"{watch} ended, and nothing had happened"
-            if expected and self.is_exact and not self.was_gone(watch):
+            if expected and self._is_sure(watch):
                 again = self.made_again(watch, expected[0])
                 assert not expected[0].may_read or (again is not None and not again.may_read)
             watch.is_over = True
+
+    def _is_sure(self, watch: ModelWatch) -> bool:
+        """What ended it was not among what a gap stands for."""
+        return self.is_exact and not self.is_overflowing and not self.was_gone(watch)
 
     def _check_groups(self) -> None:
         """`last_of_zxid` is on the last event of each zxid, and only there; but a group of which

@@ -308,3 +308,13 @@ def test_endpoints_from_the_environment(fake_replica: FakeReplica) -> None:
     fake_replica.on(GET_DATA, data_answer(b"x"))
     environment = {"COORDSVC_ENDPOINTS": fake_replica.endpoint}
     assert CliRunner().invoke(main, ["get", "/a"], env=environment).output == "x"
+
+
+def test_another_service_at_the_address_is_not_taken_for_a_failing_replica(
+    fake_replica: FakeReplica, run: Run
+) -> None:
+    fake_replica.on(GET_DATA, refuse(grpc.StatusCode.UNIMPLEMENTED, text="not found: 404"))
+    result = run("get", "/a")
+    assert result.exit_code == 1
+    assert "is that the client address of a replica" in result.stderr
+    assert "log" not in result.stderr

@@ -336,6 +336,25 @@ async def test_what_the_history_drops_meanwhile_is_a_gap() -> None:
     assert brief(watcher.take()) == [(3, "/p", last, [1])]
 
 
+async def test_a_group_that_lost_its_rest_has_no_last_event() -> None:
+    """The history drops a group of which a half was handed out: its zxid is no place to resume
+    from, and the gap begins before it."""
+    hub = Hub(watch_buffer_events_max=2, watch_history_bytes_max=20_000)
+    start = hub.zxid
+    group = hub.write(MultiOp(tuple(CreateOp(f"/p/{number}", b"") for number in range(10))))
+    watcher = hub.open()
+    await watcher.resume([Spec(1, "/", PERSISTENT_RECURSIVE)], start)
+    items = watcher.take()
+    for _ in range(40):
+        hub.write(SetDataOp("/p", b""))
+    while watcher.has_items:
+        items += watcher.take()
+    *events, gap = [item for _, item in items]
+    assert 0 < len(events) < 10
+    assert {(event.zxid, event.last_of_zxid) for event in events} == {(group, False)}
+    assert (gap.after_zxid, gap.resumed_at_zxid) == (start, hub.zxid)
+
+
 async def test_resuming_on_what_is_gone_is_no_error(hub: Hub) -> None:
     """Deleted after, it is replayed; deleted before, it is told all the same: as long as somebody
     believes it to be there, there is something to tell."""
