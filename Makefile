@@ -28,7 +28,7 @@ integration: setup interop-node-deps ## The tests with real processes, one by on
 	$(PYTEST) -q $(wildcard $(SERIAL_TESTS))
 
 slow: setup ## The long forms: leaders killed ten times over under load.
-	$(PYTEST) -q -s -m slow tests/integration
+	$(PYTEST) -q -s -m slow tests/unit tests/integration
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .

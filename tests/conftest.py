@@ -1,10 +1,12 @@
-"""What holds for every test: the caller's environment does not leak in, and Hypothesis prints what
-is needed to repeat a failure."""
+"""What holds for every test: the caller's environment does not leak in, Hypothesis prints what is
+needed to repeat a failure, and long forms run only when asked for by `pytest -m slow`."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for _name in list(os.environ):
@@ -20,3 +22,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+ALWAYS = Path(__file__).parent / "property"
+"""Simulations without which the others prove little."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in (config.getoption("-m") or ""):
+        return
+    skip = pytest.mark.skip(reason="the long form: pytest -m slow")
+    for item in items:
+        if item.get_closest_marker("slow") and not item.path.is_relative_to(ALWAYS):
+            item.add_marker(skip)

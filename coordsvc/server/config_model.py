@@ -65,7 +65,7 @@ class StorageConfig:
 
     checkpoint_interval_s: int = 60
     checkpoint_entries: int = 100_000
-    checkpoint_log_bytes: int = 64 * 1024 * 1024
+    checkpoint_log_bytes: int = 32 * 1024 * 1024
     log_keep_bytes: int = 64 * 1024 * 1024
     log_bytes_max: int = 1024 * 1024 * 1024
     snapshot_bytes_per_s: int = 64 * 1024 * 1024

@@ -25,13 +25,15 @@ from coordsvc.server.watch_messages import (
 
 
 class _Event:
-    """One event for this watcher. `watches` are those of its watches that match."""
+    """One event for this watcher. `watches` are those of its watches that match. It stands for
+    everything they may have missed after `after_zxid`."""
 
-    __slots__ = ("event", "include_data", "is_last", "size", "watches", "zxid")
+    __slots__ = ("after_zxid", "event", "include_data", "is_last", "size", "watches", "zxid")
 
-    def __init__(self, event: Event, watches: list[Watch]) -> None:
+    def __init__(self, event: Event, watches: list[Watch], after_zxid: int) -> None:
         self.event = event
         self.zxid = event.zxid
+        self.after_zxid = after_zxid
         self.watches = watches
         self.is_last = False
         self.measure()
@@ -52,10 +54,11 @@ class _Event:
 class _Removed:
     """Watches that are gone, because what they would have told may not be read."""
 
-    __slots__ = ("size", "watches", "zxid")
+    __slots__ = ("after_zxid", "size", "watches", "zxid")
 
     def __init__(self, zxid: int, watches: list[Watch]) -> None:
         self.zxid = zxid
+        self.after_zxid = zxid - 1
         self.watches = watches
         self.measure()
 
@@ -127,15 +130,26 @@ class WatchBuffer:
         return self._first() is not None
 
     @property
-    def first_zxid(self) -> int:
-        """From which on something waits; only when something does."""
-        return self._overflow.zxid if self._overflow is not None else self._waiting[0].zxid
+    def after_zxid(self) -> int:
+        """Of everything after this something may wait; only when something does."""
+        first = self._overflow if self._overflow is not None else self._waiting[0]
+        return min(first.after_zxid, first.zxid - 1)
 
-    def push(self, event: Event, watches: list[Watch], *, is_bounded: bool = True) -> None:
+    def push(
+        self,
+        event: Event,
+        watches: list[Watch],
+        *,
+        is_bounded: bool = True,
+        after_zxid: int | None = None,
+    ) -> None:
+        """`after_zxid` None: the event is of all that happened, and not of what may have."""
         if self._overflow is not None:
             self._drop(self._overflow, event.zxid, watches)
             return
-        waiting = self._open = _Event(event, watches)
+        if after_zxid is None:
+            after_zxid = event.zxid - 1
+        waiting = self._open = _Event(event, watches, after_zxid)
         self._append(waiting)
         is_full = self.bytes > self._bytes_max or len(self._waiting) > self._events_max
         if is_bounded and is_full and len(self._waiting) > 1:
@@ -170,10 +184,8 @@ class WatchBuffer:
         dropped, self._waiting = self._waiting, deque()
         self.bytes, self._open = 0, None
         first = next(each for each in dropped if not isinstance(each, _Removed))
-        after_zxid, reason = first.zxid - 1, BUFFER_OVERFLOW
-        if isinstance(first, _Gap):
-            after_zxid, reason = first.after_zxid, first.reason
-        gap = self._overflow = _Gap(first.zxid, (), after_zxid, first.zxid, reason)
+        reason = first.reason if isinstance(first, _Gap) else BUFFER_OVERFLOW
+        gap = self._overflow = _Gap(first.zxid, (), first.after_zxid, first.zxid, reason)
         self._on_gap()
         for waiting in dropped:
             if isinstance(waiting, _Removed):
@@ -227,17 +239,18 @@ class WatchBuffer:
             _forget(self._overflow.watches, watches)
             if not self._overflow.watches:
                 self._overflow = None
+        # A group that lost its rest has no last event, whatever of it is left.
+        ended = {each.zxid for each in self._waiting if isinstance(each, _Event) and each.is_last}
         kept = [waiting for waiting in self._waiting if _is_left(waiting, watches)]
         self._waiting = deque(kept)
         self.bytes = sum(waiting.size for waiting in kept)
         events = [waiting for waiting in kept if isinstance(waiting, _Event)]
         for event, following in zip(events, [*events[1:], None], strict=False):
-            event.is_last = following is None or following.zxid != event.zxid
+            is_behind = following is None or following.zxid != event.zxid
+            event.is_last = is_behind and event.zxid in ended
         if self._open is not None:
             is_left = bool(events) and events[-1].zxid == self._open.zxid
             self._open = events[-1] if is_left else None
-            if self._open is not None:
-                self._open.is_last = False
 
 
 def _forget(kept: dict[Watch, None], watches: set[Watch]) -> None:

@@ -245,7 +245,7 @@ class Watcher:
         zxid = hub.state.zxid
         if missed.unclear:
             buffer.push_gap(missed.unclear, after_zxid, zxid, HISTORY_TOO_OLD)
-        self._tell_in_groups(missed.events)
+        self._tell_in_groups(missed.events, after_zxid)
         if missed.unreadable:
             buffer.push_removed(zxid, missed.unreadable)
         self._set(missed.unclear)
@@ -256,16 +256,17 @@ class Watcher:
         for watch in watches:
             by_path.setdefault(watch.path, []).append(watch)
         self._tell_in_groups(
-            [(Event(DELETED, path, zxid, None, None), by_path[path]) for path in by_path]
+            [(Event(DELETED, path, zxid, None, None), by_path[path]) for path in by_path],
+            zxid - 1,
         )
 
-    def _tell_in_groups(self, events: list[tuple[Event, list[Watch]]]) -> None:
+    def _tell_in_groups(self, events: list[tuple[Event, list[Watch]]], after_zxid: int) -> None:
         zxid = 0
         for event, watches in events:
             if event.zxid != zxid:
                 self._buffer.end_group()
                 zxid = event.zxid
-            self._buffer.push(event, watches, is_bounded=False)
+            self._buffer.push(event, watches, is_bounded=False, after_zxid=after_zxid)
         self._buffer.end_group()
 
     # ----------------------------------------------------------------------------- what is to tell
@@ -279,7 +280,7 @@ class Watcher:
     def position(self) -> int:
         """Everything up to this zxid that any of the watches matches was taken."""
         if len(self._buffer):
-            return self._buffer.first_zxid - 1
+            return self._buffer.after_zxid
         return self._replay.position if self._replay is not None else self._hub.state.zxid
 
     def take(

@@ -1,7 +1,6 @@
 """Tests with real processes. They run one at a time, and each is bounded in time.
 
-Those marked `slow` are the long forms of others here; they run only when asked for by
-`pytest -m slow`.
+Those marked `slow` are the long forms of others here; they run only when asked for.
 """
 
 from __future__ import annotations
@@ -18,14 +17,10 @@ HERE = Path(__file__).parent
 CLUSTERS = pytest.StashKey[list[LocalCluster]]()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    asked_for = "slow" in (config.getoption("-m") or "")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not item.path.is_relative_to(HERE):
-            continue
-        item.add_marker(pytest.mark.processes)
-        if item.get_closest_marker("slow") and not asked_for:
-            item.add_marker(pytest.mark.skip(reason="the long form: pytest -m slow"))
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.processes)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -74,7 +74,8 @@ def flipped(original: Path, directory: Path, bit: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("seed", "flips"), [(1, 400), pytest.param(2, 6000, marks=pytest.mark.slow)]
+    ("seed", "flips"),
+    [(1, 400), pytest.param(2, 6000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_a_flipped_bit_never_gives_another_state(tmp_path: Path, seed: int, flips: int) -> None:
     digests = make_file(tmp_path / "original")
