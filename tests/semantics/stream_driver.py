@@ -13,6 +13,7 @@ from typing import Any
 from grpc import aio
 
 from coordsvc.client.rpc_errors import typed_detail, typed_error
+from coordsvc.client.stream_end import StreamEnd
 from coordsvc.errors import CoordError
 from coordsvc.v1 import common_pb2, coordination_pb2, watch_pb2
 from tests.semantics.drivers import GAP, Answer, Client, Event
@@ -134,7 +135,7 @@ class StreamClient(UnaryClient):
         assert welcome.credentials.session_id
         self._note_zxid(welcome.header.zxid)
         self._take(first.items[1:])
-        self._reader = asyncio.create_task(self._read(call))
+        self._reader = asyncio.create_task(self._read(call, StreamEnd(call)))
         return welcome
 
     async def _error_of(self, call: Any) -> CoordError:
@@ -146,13 +147,13 @@ class StreamClient(UnaryClient):
         )
         return typed_error(error, "the replica", is_write=True)
 
-    async def _read(self, call: Any) -> None:
+    async def _read(self, call: Any, end: StreamEnd) -> None:
         try:
             while (frame := await call.read()) is not aio.EOF:
                 self._take(frame.items)
             ended = await self._error_of(call)
         except aio.AioRpcError as error:
-            ended = typed_error(error, "the replica", is_write=True)
+            ended = typed_error(await end.why(error), "the replica", is_write=True)
         self._ended = ended
         for future in self._waiting.values():
             if not future.done():

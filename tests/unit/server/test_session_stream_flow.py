@@ -166,14 +166,15 @@ async def test_pongs_of_a_client_that_does_not_read_are_bounded(
     await eventually(lambda: 80 < sessions.statistics().requests_unanswered < 100)
     (served,) = sessions._all()
     served._pongs = pongs_waiting = Counted()
-    for nonce in range(1, 3_001):
+    for nonce in range(1, 5_001):
         await stream.send(ping=nonce)
     await eventually(lambda: len(pongs_waiting) >= 1_000)
     await stream.replies(ids)
-    await stream.pong(3_000)
-    assert pongs_waiting.most == 1_000
+    await stream.pong(5_000)
+    # As many again may have been under way to the leader when the stream ceased to be read.
+    assert pongs_waiting.most <= 2_000
     pongs = [item.pong.nonce for item in stream.items if item.HasField("pong")]
-    assert pongs == list(range(1, 3_001))
+    assert pongs == list(range(1, 5_001))
 
 
 async def test_above_outstanding_requests_the_stream_is_not_read(
