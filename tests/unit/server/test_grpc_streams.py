@@ -313,8 +313,9 @@ async def test_an_error_for_a_client_that_has_gone_is_no_bug(
     """The handler ends with an error at the moment at which its client goes."""
 
     async def watch(request: Any, context: Any) -> None:
-        await context.write(watch_pb2.WatchResponse())
         try:
+            # The client may have it, and go, before this returns.
+            await context.write(watch_pb2.WatchResponse())
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ShuttingDownError("too late") from None
