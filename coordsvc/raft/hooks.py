@@ -11,11 +11,11 @@ from coordsvc.core.commands import AppliedEntry
 @dataclass
 class Hooks:
     """All are called on the loop, in apply order. The answers to a slice's writes come after
-    `on_applied` of all its entries; `on_cluster_id` comes once, before
-    anything is applied after the cluster's name; `on_leading` when the leader's own first entry is
-    applied; `on_installed` when a snapshot was installed on disk: this replica has stopped taking
-    part, and its state must be read from disk again; `on_fatal` ends the process. `on_decided` is
-    for measuring: (seconds from sending to applying, how many writes), for each own batch."""
+    `on_applied` of all its entries; `on_cluster_id` comes once, before anything is applied after
+    the cluster's name; `on_leading` when the leader's own first entry is applied; `on_installed`
+    when a snapshot was installed on disk: this replica has stopped taking part, and its state must
+    be read from disk again; `on_fatal` ends the process. `on_decided` is for measuring: (seconds
+    from sending to applying, how many writes), for each own batch."""
 
     on_applied: Callable[[AppliedEntry], None] = lambda applied: None
     on_decided: Callable[[float, int], None] = lambda seconds, writes: None

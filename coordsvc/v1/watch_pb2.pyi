@@ -148,7 +148,7 @@ class _WatchRemovedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wa
     WATCH_REMOVED_REASON_UNSPECIFIED: _WatchRemovedReason.ValueType  # 0
     """Unknown; treat it as the others."""
     WATCH_REMOVED_REASON_REQUESTED: _WatchRemovedReason.ValueType  # 1
-    """The client removed it."""
+    """The client removed it. Not sent by this version: the answer to the request says so."""
     WATCH_REMOVED_REASON_NO_AUTH: _WatchRemovedReason.ValueType  # 2
     """The caller has lost the right to READ the znode it was set on."""
 
@@ -158,7 +158,7 @@ class WatchRemovedReason(_WatchRemovedReason, metaclass=_WatchRemovedReasonEnumT
 WATCH_REMOVED_REASON_UNSPECIFIED: WatchRemovedReason.ValueType  # 0
 """Unknown; treat it as the others."""
 WATCH_REMOVED_REASON_REQUESTED: WatchRemovedReason.ValueType  # 1
-"""The client removed it."""
+"""The client removed it. Not sent by this version: the answer to the request says so."""
 WATCH_REMOVED_REASON_NO_AUTH: WatchRemovedReason.ValueType  # 2
 """The caller has lost the right to READ the znode it was set on."""
 Global___WatchRemovedReason: _TypeAlias = WatchRemovedReason  # noqa: Y015
@@ -435,7 +435,10 @@ class WatchRequest(_message.Message):
     start_after_zxid: _builtins.int
     """Report every matching change after this zxid: to resume, the last zxid of which all events are
     known. Too old, or of another cluster: a WatchGap follows WatchesSet. One-shot watches whose
-    change is in between fire at once. Absent: from now on. Negative: BAD_ARGUMENTS.
+    change is in between fire at once; to them a znode that was deleted and is there again was
+    changed: DATA_CHANGED, for EXISTS watches CREATED, for CHILDREN watches CHILDREN_CHANGED. DATA
+    and CHILDREN watches on a znode that is gone report DELETED, where new ones would be refused.
+    Absent: from now on. Negative: BAD_ARGUMENTS.
     """
     progress_interval_ms: _builtins.int
     """Send a WatchProgress when this many ms passed without an item. 0: none. Values below 100 count
