@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from coordsvc.core.commands import ClientCommand, InitCluster, LeaderCommand, Reply
 from coordsvc.core.machine import Machine
@@ -43,9 +43,13 @@ from coordsvc.raft.replica_types import (
 from coordsvc.raft.settings import ReplicaSettings
 from coordsvc.raft.snapshot_receiver import SnapshotReceiver
 from coordsvc.raft.snapshot_sender import SnapshotSender
-from coordsvc.raft.transport import PeerNetwork
+from coordsvc.raft.transport import LinkEvents, Network, PeerNetwork
 
 logger = logging.getLogger(__name__)
+
+NetworkMaker: TypeAlias = Callable[
+    [ReplicaSettings, LinkEvents, asyncio.AbstractEventLoop, Clock, random.Random], Network
+]
 
 TIMER_S = 0.02
 HOUSEKEEPING_S = 0.1
@@ -55,7 +59,7 @@ class Replica:
     """See the module. `machine` holds what the checkpoint covers, up to entry `applied` (index,
     term), (1, 0) without one; `snapshots` None: peers that need one wait for another leader.
     `cluster_id` is what the data directory knows (empty: not yet); `random_bytes(n)` the source of
-    nonces and cluster ids."""
+    nonces and cluster ids; `make_network` None: `PeerNetwork`."""
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Replica:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         random_bytes: Callable[[int], bytes] | None = None,
+        make_network: NetworkMaker | None = None,
     ) -> None:
         settings.validate()
         self.settings = settings
@@ -81,6 +86,7 @@ class Replica:
         self.clock: Clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
         self._random_bytes = random_bytes or random.SystemRandom().randbytes
+        self._make_network = make_network or PeerNetwork
         self._loop = loop
         self._wal = wal
         self._uuid = uuid
@@ -186,9 +192,7 @@ class Replica:
             on_forgotten=self._forgotten,
             on_failed=self._fatal,
         )
-        self.network: PeerNetwork = PeerNetwork(
-            settings, self._events, self._loop, self.clock, self._rng
-        )
+        self.network = self._make_network(settings, self._events, self._loop, self.clock, self._rng)
 
     # ------------------------------------------------------------------ facts
 

@@ -12,20 +12,26 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from grpc import aio
+
+from coordsvc.core.commands import AppliedEntry
 from coordsvc.core.machine import ChangeFeed
 from coordsvc.raft.hooks import Hooks
-from coordsvc.raft.replica import Replica
+from coordsvc.raft.replica import NetworkMaker, Replica
 from coordsvc.raft.replica_types import ReplicaStatistics, SnapshotPort
 from coordsvc.raft.settings import ReplicaSettings
+from coordsvc.raft.transport import PeerNetwork
 from coordsvc.server.checkpoints import Checkpointer, CheckpointStatistics, Pace, ReplicaSource
 from coordsvc.server.client_tls import ClientTls, client_tls
 from coordsvc.server.config_model import ServerConfig
+from coordsvc.server.disk_space import DiskSpace
 from coordsvc.server.health import disk_fault
 from coordsvc.server.measurements import Measurements
 from coordsvc.server.peer_tls import PeerTls, peer_tls
 from coordsvc.server.server import Server
+from coordsvc.storage.checkpoint_check import CheckCheckpoint, check_checkpoint
 from coordsvc.storage.data_dir import DataDir
-from coordsvc.storage.executor import ThreadExecutor
+from coordsvc.storage.executor import ThreadExecutor, TimedExecutor
 from coordsvc.storage.files import Files, FileSystem
 from coordsvc.storage.snapshots import IncomingSnapshot, OutgoingSnapshots
 from coordsvc.storage.start import StorageOpened, open_storage
@@ -68,6 +74,17 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What connects a replica with the machine it runs on; a simulation has its own."""
+
+    executor: Callable[[asyncio.AbstractEventLoop, str], TimedExecutor] = ThreadExecutor
+    network: NetworkMaker = PeerNetwork
+    grpc_server: Callable[[], aio.Server] | None = None
+    disk_space: type[DiskSpace] = DiskSpace
+    check_checkpoint: CheckCheckpoint = check_checkpoint
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What a replica is given by those who run it, and what it tells them. `on_fatal` ends it."""
 
@@ -76,6 +93,9 @@ class Surroundings:
     tls: Tls = field(default_factory=Tls)
     files: Files = field(default_factory=FileSystem)
     segment_bytes: int = SEGMENT_BYTES
+    on_applied: Callable[[Replica, AppliedEntry], None] | None = None
+    """Sees every entry before the server does; for tests."""
+    parts: Parts = field(default_factory=Parts)
 
 
 class Assembly:
@@ -100,8 +120,9 @@ class Assembly:
         self._around = surroundings
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self._wal_executor = ThreadExecutor(loop)
-        self._checkpoint_executor = ThreadExecutor(loop, "checkpoint")
+        make_executor = surroundings.parts.executor
+        self._wal_executor = make_executor(loop, "wal")
+        self._checkpoint_executor = make_executor(loop, "checkpoint")
 
     # --------------------------------------------------------------------------------------- start
 
@@ -124,6 +145,7 @@ class Assembly:
             on_synced=self._on_synced,
             on_failed=self._on_wal_failed,
             segment_bytes=self._around.segment_bytes,
+            check=self._around.parts.check_checkpoint,
         )
 
     def _log_opened(self) -> None:
@@ -168,6 +190,7 @@ class Assembly:
             snapshots=self._snapshots(),
             loop=self._loop,
             hooks=self._hooks(),
+            make_network=around.parts.network,
         )
         self.server = Server(
             config,
@@ -177,6 +200,8 @@ class Assembly:
             measurements=around.measurements,
             disk_fault=self._disk_fault,
             is_log_low=lambda: self.storage.wal.statistics().is_space_low,
+            make_grpc_server=around.parts.grpc_server,
+            disk_space=around.parts.disk_space,
         )
         self.server.admission.limits.measure(
             "write_bytes_waiting", lambda: self.replica.statistics().write_bytes_waiting
@@ -221,12 +246,13 @@ class Assembly:
                 executor,
                 around.on_fatal,
                 cluster_id=lambda: self._data_dir.cluster_id,
+                check=around.parts.check_checkpoint,
             ),
         )
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            on_applied=lambda applied: self.server.on_applied(applied),
+            on_applied=self._on_applied,
             on_decided=self._around.measurements.commit_seconds.observe,
             on_leading=lambda term: self.server.on_leading(term),
             on_not_leading=lambda: self.server.on_not_leading(),
@@ -234,6 +260,11 @@ class Assembly:
             on_installed=self._on_installed,
             on_fatal=self._around.on_fatal,
         )
+
+    def _on_applied(self, applied: AppliedEntry) -> None:
+        if self._around.on_applied is not None:
+            self._around.on_applied(self.replica, applied)
+        self.server.on_applied(applied)
 
     def _log_bytes(self) -> int:
         return self.storage.wal.statistics().bytes_written_total

@@ -63,6 +63,8 @@ class Server:
         measurements: Measurements | None = None,
         disk_fault: Callable[[], str] = lambda: "",
         is_log_low: Callable[[], bool] = lambda: False,
+        disk_space: type[DiskSpace] = DiskSpace,
+        make_grpc_server: Callable[[], aio.Server] | None = None,
     ) -> None:
         assert tls is not None or not config.tls_cert, "certificates, but no credentials"
         self.config = config
@@ -87,7 +89,7 @@ class Server:
             acknowledge=self._acknowledge_report,
         )
         self.collection = Collection(replica.machine.state, replica.propose)
-        self.disk_space = DiskSpace(
+        self.disk_space = disk_space(
             config.data_dir,
             free_bytes_min=config.storage.disk_free_bytes_min,
             is_log_low=is_log_low,
@@ -125,6 +127,7 @@ class Server:
         """Where it listens: with the port it was given, once it is started."""
         self.tls = tls
         self._grpc: aio.Server | None = None
+        self._make_grpc_server = make_grpc_server or (lambda: aio.server(options=SERVER_OPTIONS))
         self._disk_fault = disk_fault
         self._is_stopping = False
         self._leader: tuple[int, int | None] = (0, None)
@@ -139,7 +142,7 @@ class Server:
     async def start(self) -> None:
         """Serve. Raises OSError when the address is taken."""
         self._on_timer()
-        server = aio.server(options=SERVER_OPTIONS)
+        server = self._make_grpc_server()
         self._add_services(server)
         try:
             port = self._add_port(server)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -70,6 +71,9 @@ class CheckpointReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def info(self) -> CheckpointInfo:
         return CheckpointInfo(self.index, self.term, self.zxid, self.digest)
+
+
+CheckCheckpoint: TypeAlias = Callable[[str], CheckpointReport]
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):

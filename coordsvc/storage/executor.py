@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 Job: TypeAlias = Callable[[], object]
 Done: TypeAlias = Callable[[object, BaseException | None], None]
@@ -28,6 +28,17 @@ class Timer(Protocol):
 
 CallLater: TypeAlias = Callable[[float, Callable[[], None]], Timer]
 """`call_later(seconds, callback)`, as an asyncio loop has it."""
+
+
+@runtime_checkable
+class TimedExecutor(Executor, Protocol):
+    """One that knows a loop: what it runs can also be put off, and it ends with its owner."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer: ...
+
+    def close(self, timeout_seconds: float = 5.0) -> bool:
+        """End after the jobs there are; False when that took too long. Blocks."""
+        ...
 
 
 class Loop(Protocol):

@@ -28,7 +28,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from coordsvc.storage.checkpoint import CHECKPOINT_FILE_NAME, CheckpointInfo, CheckpointStore
-from coordsvc.storage.checkpoint_check import check_checkpoint
+from coordsvc.storage.checkpoint_check import CheckCheckpoint, check_checkpoint
 from coordsvc.storage.errors import (
     CorruptionError,
     DataDirRefusedError,
@@ -230,9 +230,11 @@ class IncomingSnapshot:
         on_failed: Callable[[BaseException], None],
         *,
         cluster_id: Callable[[], bytes] = lambda: b"",
+        check: CheckCheckpoint = check_checkpoint,
     ) -> None:
         """`directory`: the data directory. `executor`: the one that `store` writes in.
-        `cluster_id`: this replica's cluster; empty while it is not known."""
+        `cluster_id`: this replica's cluster; empty while it is not known. `check(path)` reads the
+        whole of a file."""
         self._data_dir = directory
         self._directory = os.path.join(directory, INCOMING_DIR_NAME)
         self._receiving = os.path.join(self._directory, RECEIVING_FILE_NAME)
@@ -243,6 +245,7 @@ class IncomingSnapshot:
         self._executor = executor
         self._on_failed = on_failed
         self._cluster_id = cluster_id
+        self._check = check
         self._snapshot_id = b""
         self._info: Info | None = None
         self._size_bytes = 0
@@ -346,7 +349,7 @@ class IncomingSnapshot:
 
     def _is_announced(self, info: Info, cluster_id: bytes) -> bool:
         try:
-            report = check_checkpoint(self._receiving)
+            report = self._check(self._receiving)
         except (CorruptionError, DataDirRefusedError):
             return False
         found = (report.index, report.term, report.zxid, report.digest)

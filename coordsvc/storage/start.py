@@ -19,7 +19,7 @@ from coordsvc.storage.checkpoint import (
     LMDB_ENGINE,
     CheckpointStore,
 )
-from coordsvc.storage.checkpoint_check import CheckpointReport, check_checkpoint
+from coordsvc.storage.checkpoint_check import CheckCheckpoint, CheckpointReport, check_checkpoint
 from coordsvc.storage.checkpoint_format import NO_CHECKPOINT, CheckpointInfo
 from coordsvc.storage.data_dir import DataDir
 from coordsvc.storage.errors import (
@@ -67,8 +67,10 @@ def open_storage(
     on_synced: Callable[[int], None],
     on_failed: Callable[[BaseException], None],
     segment_bytes: int = SEGMENT_BYTES,
+    check: CheckCheckpoint = check_checkpoint,
 ) -> StorageOpened:
-    """Open checkpoint and log. `executor`, `on_synced`, `on_failed` are the log's. Blocks.
+    """Open checkpoint and log. `executor`, `on_synced`, `on_failed` are the log's. `check` reads
+    the whole of a checkpoint before it is trusted. Blocks.
 
     Raises CorruptionError when either is damaged or missing or they do not fit together,
     DataDirRefusedError when they are not this replica's or a newer version wrote them, DiskError.
@@ -77,13 +79,14 @@ def open_storage(
         data_dir.set_lmdb_engine(LMDB_ENGINE)
     plans: list[StartPlan] = []
 
-    def check(log: RecoveredLog) -> None:
+    def check_fits(log: RecoveredLog) -> None:
         plan = plan_start(
             data_dir.path,
             files,
             log,
             has_checkpoint=bool(data_dir.lmdb_engine),
             cluster_id=data_dir.cluster_id,
+            read=check,
         )
         plans.append(plan)
 
@@ -95,7 +98,7 @@ def open_storage(
         replica_id=data_dir.replica_id,
         cluster_id=data_dir.cluster_id,
         synced_lsn=data_dir.synced_lsn,
-        check=check,
+        check=check_fits,
         on_synced=on_synced,
         on_failed=on_failed,
         segment_bytes=segment_bytes,
@@ -125,7 +128,7 @@ def plan_start(
     *,
     has_checkpoint: bool,
     cluster_id: bytes,
-    read: Callable[[str], CheckpointReport] = check_checkpoint,
+    read: CheckCheckpoint = check_checkpoint,
 ) -> StartPlan:
     """What a start on this data directory would begin with. Changes nothing. `has_checkpoint`:
     there was one, as META says. `read` reads the whole of a checkpoint.
@@ -170,7 +173,7 @@ def _choose(
     files: Files,
     log: RecoveredLog,
     has_checkpoint: bool,
-    read: Callable[[str], CheckpointReport],
+    read: CheckCheckpoint,
 ) -> StartPlan:
     verified = os.path.join(directory, INCOMING_DIR_NAME, VERIFIED_FILE_NAME)
     if log.installed is not None and files.exists(verified):

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordsvc.storage.errors import StorageError, disk_errors
-from coordsvc.storage.executor import CallLater, Executor, ThreadExecutor, Timer
+from coordsvc.storage.executor import CallLater, Executor, TimedExecutor, Timer
 from coordsvc.storage.files import Files
 from coordsvc.storage.wal_format import DROPPED, KEPT, SECTOR_BYTES, Kind, Record
 from coordsvc.storage.wal_reader import Identity, RecoveredLog
@@ -106,14 +106,15 @@ class Wal:
         synced_lsn: int = 0,
         check: Callable[[RecoveredLog], None] = lambda log: None,
         call_later: CallLater | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> Wal:
         """Read the log in `directory`, or begin one, and return when it is safely on disk.
 
         `identity` is the data directory's uuid. `synced_lsn`: a `synced_lsn` of an earlier time,
         kept elsewhere: a log that ends before it is damaged. `check` is shown what was read, and
-        may raise, before anything is changed. `call_later` None: the executor's, if
-        it is a ThreadExecutor; otherwise no marker is written while idle, only at `close`. Blocks.
+        may raise, before anything is changed. `call_later` None: the executor's, if it has one;
+        otherwise no marker is written while idle, only at `close`. `clock` None: time.monotonic.
+        Blocks.
 
         Raises CorruptionError when something that had been synced is damaged or missing,
         DataDirRefusedError when the log is not this replica's or of a newer format, DiskError.
@@ -123,12 +124,13 @@ class Wal:
                 f"segment_bytes must be a multiple of {SECTOR_BYTES}, at least"
                 f" {SEGMENT_BYTES_MIN}, not {segment_bytes}"
             )
+        clock = clock or time.monotonic
         owner = Identity(identity, replica_id, cluster_id)
         recovered, segment = recover(directory, files, owner, segment_bytes, synced_lsn, check)
         writer = SegmentWriter(directory, files, owner, segment_bytes, segment, clock)
         with disk_errors(f"cannot reserve a segment in {directory}"):
             writer.spare.reserve()
-        if call_later is None and isinstance(executor, ThreadExecutor):
+        if call_later is None and isinstance(executor, TimedExecutor):
             call_later = executor.call_later
         return cls(writer, recovered, segment, executor, call_later, clock, on_synced, on_failed)
 
