@@ -178,6 +178,9 @@ class FakeDisk:
         file.cached, file.durable, file.dirty = bytearray(data), bytearray(data), set()
         self._names[file_path] = self._durable_names[file_path] = file
 
+    def files(self) -> list[str]:
+        return sorted(self._names)
+
     # ------------------------------------------------------------------ storage.files.Files
 
     def open(self, file_path: str) -> int:

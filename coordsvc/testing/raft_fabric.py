@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from coordsvc.raft.messages import (
     LENGTH,
@@ -17,7 +18,6 @@ from coordsvc.raft.messages import (
     encode_frame,
 )
 from coordsvc.raft.transport import PING_AFTER_S, SILENT_AFTER_S, LinkEvents, LinkInfo
-from coordsvc.testing.virtual_loop import ProcessLoop, VirtualLoop
 
 LATENCY_S = 0.0005
 RECONNECT_S = 0.05
@@ -25,6 +25,21 @@ RECONNECT_S = 0.05
 Fate = Callable[[int, int, Message], list[float]]
 """(source, target, message) to the delays of its deliveries; empty loses it, more than one repeats
 it, and those above 0 arrive out of order."""
+
+
+class Clockwork(Protocol):
+    """A loop in simulated time."""
+
+    def time(self) -> float: ...
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Any: ...
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> Any: ...
+
+
+class ProcessClockwork(Clockwork, Protocol):
+    """One process's."""
+
+    is_paused: bool
+    is_dead: bool
 
 
 @dataclass
@@ -39,7 +54,9 @@ class _End:
 class SimulatedNetwork:
     """What a replica believes to be its `PeerNetwork`."""
 
-    def __init__(self, fabric: Fabric, events: LinkEvents, loop: ProcessLoop, own_id: int) -> None:
+    def __init__(
+        self, fabric: Fabric, events: LinkEvents, loop: ProcessClockwork, own_id: int
+    ) -> None:
         self.fabric = fabric
         self.events = events
         self.loop = loop
@@ -87,7 +104,7 @@ class SimulatedNetwork:
 class Fabric:
     """Connects all networks that dial, unless a pair is cut."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: Clockwork) -> None:
         self.loop = loop
         self.networks: dict[int, SimulatedNetwork] = {}
         self.cut: set[frozenset[int]] = set()
@@ -98,6 +115,8 @@ class Fabric:
         self._stuck: list[tuple[int, int, int, bytes]] = []
         self.fate: Fate = lambda source, target, message: [0.0]
         self.refusals: list[str] = []
+        self.on_frame: Callable[[int, int, int, Message], None] = lambda *frame: None
+        """Sees (source, target, term, message) of every frame that leaves."""
         self.carried = 0
         self._number = 0
         self._arrivals: dict[tuple[int, int], float] = {}
@@ -140,7 +159,8 @@ class Fabric:
         a, b = self.networks.get(one), self.networks.get(other)
         if a is None or b is None or other in a.ends or frozenset((one, other)) in self.cut:
             return
-        if a.loop.is_paused or b.loop.is_paused:
+        is_mute = (one, other) in self.mute or (other, one) in self.mute
+        if is_mute or a.loop.is_paused or b.loop.is_paused or a.loop.is_dead or b.loop.is_dead:
             self._connect_soon(one, other)
             return
         hello_a, hello_b = a.events.hello(other), b.events.hello(one)
@@ -168,6 +188,7 @@ class Fabric:
 
     def carry(self, source: int, target: int, number: int, frame: bytes) -> None:
         term, message = decode_message(frame[LENGTH.size :])
+        self.on_frame(source, target, term, message)
         if (source, target) in self.mute:
             self._stuck.append((source, target, number, frame))
             return

@@ -15,6 +15,7 @@ from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+TRACE_MASK = (1 << 61) - 1
 STEP_S = 1e-6
 """What each step takes: time must go on even if nothing waits."""
 
@@ -25,8 +26,15 @@ class Timeline:
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
         self.steps = 0
+        self.trace = 0
+        """A sum over what happened when: the same in two runs that were the same."""
         self._due: list[tuple[float, int, SimulatedLoop, asyncio.Handle]] = []
         self._number = 0
+        self._loops = 0
+
+    def next_loop(self) -> int:
+        self._loops += 1
+        return self._loops
 
     def add(self, at: float, loop: SimulatedLoop, handle: asyncio.Handle) -> None:
         self._number += 1
@@ -36,6 +44,7 @@ class Timeline:
         at, _, loop, handle = heapq.heappop(self._due)
         self.now = max(self.now, at) + STEP_S
         self.steps += 1
+        self.trace = (self.trace * 31 + int(self.now * 1e9) + loop.number) & TRACE_MASK
         loop.run_handle(handle)
 
     def run_until(self, condition: Callable[[], bool], limit_s: float) -> bool:
@@ -55,14 +64,15 @@ class Timeline:
 
 
 class SimulatedLoop:
-    """One process's loop: as much of asyncio's interface as is used. `on_exception(context)` is told what nobody handled; `wall_offset_s` is
-    by how much its wall clock is wrong."""
+    """One process's loop: as much of asyncio's interface as is used. `on_exception(context)` is
+    told what nobody handled; `wall_offset_s` is by how much its wall clock is wrong."""
 
     def __init__(
         self, timeline: Timeline, name: str, on_exception: Callable[[dict[str, Any]], None]
     ) -> None:
         self.timeline = timeline
         self.name = name
+        self.number = timeline.next_loop()
         self.is_paused = False
         self.is_dead = False
         self.wall_offset_s = 0.0
