@@ -148,6 +148,13 @@ class Ping(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
     pass
 
 
+class Held(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=24):
+    """Whoever leads the envelope's term was told that the sender holds everything up to `index`; 0
+    if nothing yet. For those who were not told: should the sender forget it, they know."""
+
+    index: int
+
+
 # ------------------------------------------------------------------------------- snapshots
 
 
@@ -245,6 +252,7 @@ RaftMessage: TypeAlias = (
     | Forward
     | TermNotice
     | Ping
+    | Held
     | SnapshotOffer
     | SnapshotChunk
     | SnapshotAck

@@ -90,6 +90,8 @@ class RaftNode(RaftAdapter):
         """Whether this replica may have forgotten; cleared when its disk says otherwise."""
         self.linked: set[int] = set()
         self.peer_memoryless: set[int] = set()
+        self._acknowledged = (0, 0)
+        """(term, index) of the furthest that its leader was told."""
         self._windows: dict[int, Window] = {i: deque() for i in settings.peer_ids}
         self._probing: set[int] = set(settings.peer_ids)
         """Peers whose log is not known to match yet: one append at a time, for each message sent
@@ -412,6 +414,10 @@ class RaftNode(RaftAdapter):
             return
 
     def _reply(self, leader: int, *, success: bool, next_index: int) -> None:
+        if success:
+            term, index = self._acknowledged
+            before = index if term == self.term else 0
+            self._acknowledged = self.term, max(before, next_index - 1)
         self._send(leader, AppendReply(success, next_index, self.memoryless))
 
     def _on_append_reply(self, peer: int, message: AppendReply, now: float) -> None:
@@ -451,6 +457,14 @@ class RaftNode(RaftAdapter):
             self.needs_snapshot.discard(peer)
         elif peer in self._base_tried:
             self.needs_snapshot.add(peer)
+
+    def held(self) -> int:
+        """Up to where this replica was said to hold the log in the present term, be it as its
+        leader; 0: nothing was said yet."""
+        if self.role == LEADER:
+            return self.journal.durable_index
+        term, index = self._acknowledged
+        return index if term == self.term else 0
 
     def match_indexes(self) -> tuple[tuple[int, int], ...]:
         """(peer, match index), for a leader."""

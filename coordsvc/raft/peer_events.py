@@ -15,6 +15,7 @@ from coordsvc.raft.messages import (
     MAGIC,
     AppendReply,
     Forward,
+    Held,
     Hello,
     Message,
     ReadIndex,
@@ -31,7 +32,7 @@ from coordsvc.raft.messages import (
 )
 from coordsvc.raft.node import RaftNode
 from coordsvc.raft.outbox import Outbox
-from coordsvc.raft.peer_memory import PeerMemories
+from coordsvc.raft.peer_memory import HeldNotices, PeerMemories
 from coordsvc.raft.proposer import Proposer
 from coordsvc.raft.snapshot_receiver import SnapshotReceiver
 from coordsvc.raft.snapshot_sender import SnapshotSender
@@ -79,6 +80,7 @@ class PeerEvents:
         self.told_forgotten = on_forgotten
         self.failed = on_failed
         self._memories = PeerMemories(node.settings.peer_ids)
+        self._notices = HeldNotices(node, outbox.send)
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         """Who takes side messages, by type."""
         self.is_deaf = False
@@ -112,6 +114,7 @@ class PeerEvents:
             return
         self._outbox.forget(peer)
         self._memories.linked(peer, info)
+        self._notices.link_up(peer)
         self._node.link_up(peer, forgotten=info.forgotten)
         # Whoever leads when this is over, what the old connection carried may be lost.
         self._proposer.leader_link_renewed()
@@ -126,6 +129,10 @@ class PeerEvents:
         self._sender.link_down(peer, now)
         self._on_event()
 
+    def housekeep(self) -> None:
+        """A few times a second."""
+        self._notices.turn()
+
     # ------------------------------------------------------------------ messages
 
     def received(self, peer: int, term: int, message: Message) -> None:
@@ -136,6 +143,8 @@ class PeerEvents:
             handler = self.handlers.get(type(message))
             if handler is not None:
                 handler(peer, message)
+        elif isinstance(message, Held):
+            self._memories.acknowledged(peer, term, message.index)
         elif isinstance(message, _TERM_BOUND):
             if self._node.admit(peer, term, message, now):
                 self._dispatch(peer, message, now)

@@ -1,4 +1,7 @@
-"""What this process has seen each peer acknowledge: a peer that holds less has forgotten.
+"""What this process knows each peer to have acknowledged: a peer that holds less has forgotten.
+
+Acknowledgements go to the leader, votes to a candidate. So that another one notices, too, should
+the leader be gone, each replica tells all others what it has acknowledged (`HeldNotices`).
 
 A disk that was wiped comes back under another uuid; one that was rolled back, under an older term
 or with a shorter log of the same term. (In a later term a log may rightly be shorter.)
@@ -6,9 +9,11 @@ or with a shorter log of the same term. (In a later term a log may rightly be sh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordsvc.raft.messages import Hello
+from coordsvc.raft.messages import Held, Hello, Message
+from coordsvc.raft.node import RaftNode
 from coordsvc.raft.transport import LinkInfo
 
 
@@ -18,6 +23,29 @@ class _Memory:
     process: bytes = b""
     term: int = 0
     index: int = 0
+
+
+class HeldNotices:
+    """Tells the peers, each time `turn` is called, what is new. `send(peer, message)` waits for the
+    disk, as for an acknowledgement."""
+
+    def __init__(self, node: RaftNode, send: Callable[[int, Message], None]) -> None:
+        self._node = node
+        self._send = send
+        self._told: dict[int, tuple[int, int]] = {}
+
+    def link_up(self, peer: int) -> None:
+        """It may be another process, which was told nothing."""
+        self._told.pop(peer, None)
+
+    def turn(self) -> None:
+        node = self._node
+        held = node.term, node.held()
+        message = Held(held[1])
+        for peer in sorted(node.linked):
+            if self._told.get(peer) != held:
+                self._told[peer] = held
+                self._send(peer, message)
 
 
 class PeerMemories:

@@ -536,6 +536,7 @@ class Replica:
 
     def _housekeep(self, now: float) -> None:
         self.network.check(now, self.node.term)
+        self._events.housekeep()
         self._origin.check_deadlines(now)
         self._confirmations.reads.check_deadlines(now)
         self._applier.check_deadlines(now)

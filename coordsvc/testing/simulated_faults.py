@@ -48,8 +48,8 @@ WEIGHTS = {
 CRASHES = ("kill", "power_cut", "power_cut_all", "stop", "disk_error", "disk_full", "wipe")
 PARTITIONS = ("isolate", "silence", "one_way", "bridge", "ring")
 
-ROLL_BACK_S = 2.5
-"""Age of the copy that comes back: peers tell each other twice a second what they hold."""
+ROLL_BACK_S = 0.5
+"""Least age of the copy that comes back: peers tell each other all the time what they hold."""
 
 
 @dataclass
@@ -331,20 +331,21 @@ class Faults:
         self._world.fabric.fate = lambda source, target, message: [0.0]
 
     def _do_noise(self) -> list[int] | None:
-        """Messages are lost, doubled, late."""
-        rng = self._rng
-        lost, doubled, late = rng.uniform(0, 0.1), rng.uniform(0, 0.15), rng.uniform(0, 0.2)
+        """Messages are lost with their connection, doubled, late."""
+        rng, fabric = self._rng, self._world.fabric
+        lost, doubled, late = rng.uniform(0, 0.01), rng.uniform(0, 0.15), rng.uniform(0, 0.2)
         late_s = rng.choice((0.01, 0.1, 0.6))
 
         def fate(source: int, target: int, message: Message) -> list[float]:
             if rng.random() < lost:
+                self._world.loop.call_soon(fabric.disconnect, source, target)
                 return []
             delays = [rng.uniform(0, late_s) if rng.random() < late else 0.0]
             if rng.random() < doubled:
                 delays.append(rng.uniform(0, late_s))
             return delays
 
-        self._world.fabric.fate = fate
+        fabric.fate = fate
         self._later(rng.uniform(0.5, 3.0), self._quiet)
         return []
 

@@ -25,6 +25,7 @@ from coordsvc.raft.messages import (
     AppendEntries,
     AppendReply,
     Forward,
+    Held,
     Hello,
     Message,
     PeerProtocolError,
@@ -69,6 +70,7 @@ EXAMPLES: list[Message] = [
     Forward(10, 2, 1, b"\x94"),
     TermNotice(),
     Ping(),
+    Held(1234),
     SnapshotOffer(bytes(16), 1, 900, 3, 1234, 1 << 63, 1 << 20),
     SnapshotChunk(bytes(16), 1, 65536, b"page"),
     SnapshotAck(bytes(16), 1, 0, 131072, False),
@@ -115,6 +117,7 @@ def test_tags_are_wire_format() -> None:
         "Forward": 21,
         "TermNotice": 22,
         "Ping": 23,
+        "Held": 24,
         "SnapshotOffer": 30,
         "SnapshotChunk": 31,
         "SnapshotAck": 32,
@@ -127,7 +130,13 @@ def test_tags_are_wire_format() -> None:
 def test_what_promises_waits_for_the_disk() -> None:
     waiting = {type(message) for message in EXAMPLES} - SKIPS_THE_DISK
     # ReplicaInfo is only told, but it is rare: it may wait.
-    assert waiting - {ReplicaInfo} == {AppendReply, RequestVote, ResponseVote, TermNotice}
+    assert waiting - {ReplicaInfo} == {
+        AppendReply,
+        RequestVote,
+        ResponseVote,
+        TermNotice,
+        Held,
+    }
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
@@ -135,7 +144,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     assert decode_message(frame) == (3, TimeoutNow())
 
 
-@pytest.mark.parametrize("tag", [0, 1, 2, 9, 24, 39, 43, 1000, -1, "10", None])
+@pytest.mark.parametrize("tag", [0, 1, 2, 9, 25, 39, 43, 1000, -1, "10", None])
 def test_unknown_kinds_are_refused(tag: Any) -> None:
     with pytest.raises(PeerProtocolError):
         decode_message(msgspec.msgpack.encode((3, [tag, 1, 2, 3, 4])))

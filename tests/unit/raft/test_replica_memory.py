@@ -96,6 +96,30 @@ def test_a_disk_of_a_moment_ago_is_noticed_by_its_peers() -> None:
         assert version(simulation, third) == 1
 
 
+def test_a_disk_of_a_moment_ago_is_noticed_by_who_was_not_acknowledged_to() -> None:
+    """An entry on 1 and 2 only; 1 dies, 2 is restored from a copy. 3, which 2 never answered, must
+    not make a majority with it."""
+    with ready() as simulation:
+        leader, (second, third) = simulation.leader_id, simulation.follower_ids
+        simulation.run_until_equal()
+        old_disk = simulation.processes[second].wal.crash()
+        simulation.fabric.isolate(third, [leader])
+        assert simulation.done(simulation.write(leader)).result.stat.version == 1
+        simulation.run_for(0.3)
+        disk = simulation.crash(leader)
+        simulation.crash(second)
+        simulation.start(second, old_disk)
+        replica = simulation.replica(second)
+        simulation.run_until(lambda: replica.node.memoryless, limit_s=1.0)
+        simulation.run_for(10.0)
+        assert simulation.leader is None, "without 1 nobody knows the entry"
+        simulation.fabric.mend()
+        simulation.start(leader, disk)
+        simulation.run_until_ready()
+        simulation.run_until_equal()
+        assert version(simulation, third) == 1
+
+
 def test_all_that_remember_nothing_for_sure_elect_together() -> None:
     """The last batch was torn on all three at once."""
     with ready() as simulation:
