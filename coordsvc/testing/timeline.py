@@ -24,13 +24,18 @@ class Timeline:
     """`now` in seconds. `run_until` does what is due until a condition holds."""
 
     def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
+        self.now = self._began = now
         self.steps = 0
         self.trace = 0
         """A sum over what happened when: the same in two runs that were the same."""
         self._due: list[tuple[float, int, SimulatedLoop, asyncio.Handle]] = []
         self._number = 0
         self._loops = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self.now - self._began
 
     def next_loop(self) -> int:
         self._loops += 1
