@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordsvc.raft.messages import Message
 from coordsvc.storage.errors import StorageError
 from coordsvc.testing.history import Fault, Recorder
 from coordsvc.testing.simulated_disk import DiskImage
+from coordsvc.testing.simulated_lines import Lines
 from coordsvc.testing.timeline import SimulatedLoop
 from coordsvc.testing.world import Process, World
 
@@ -81,11 +81,13 @@ class Faults:
         self._pause_s = PAUSE_S_MEAN * rng.uniform(0.6, 1.6)
         self._weights = {name: each * rng.uniform(0.2, 1.8) for name, each in WEIGHTS.items()}
         self._leader_share = rng.uniform(0.2, 0.8)
-        self._has_partition = False
+        self._lines = Lines(world, rng, clients, self._pick, self._later)
         self._backup: tuple[int, _Backup] | None = None
         self._down: set[int] = set()
         """Replicas that are brought back later."""
         self._stopping: set[int] = set()
+        own = {name: getattr(self, f"_do_{name}", None) for name in WEIGHTS}
+        self._acts = {name: act or getattr(self._lines, name) for name, act in own.items()}
         world.on_end = self._on_end
 
     # -------------------------------------------------------------------------------- the course
@@ -97,7 +99,7 @@ class Faults:
     def _next(self) -> None:
         names = list(self._weights)
         name = self._rng.choices(names, [self._weights[each] for each in names])[0]
-        did = getattr(self, f"_do_{name}")()
+        did = self._acts[name]()
         if did is not None:
             self.counts[name] += 1
             self._recorder.add(Fault(self._recorder.time, name, did))
@@ -114,8 +116,7 @@ class Faults:
         """Everything runs, is connected, and has room."""
         self._is_on = False
         world = self._world
-        self._mend()
-        self._quiet()
+        self._lines.heal()
         for replica_id in world.ids:
             self._repair_disk(replica_id)
             process = world.processes[replica_id]
@@ -123,7 +124,6 @@ class Faults:
                 process.loop.resume()
         for client in self._clients:
             client.resume()
-        world.rpc.mend_all()
         for replica_id in sorted(self._down):
             self._start(replica_id)
 
@@ -140,17 +140,8 @@ class Faults:
             return leader.replica_id
         return rng.choice(sorted(up))
 
-    def _group(self) -> list[int] | None:
-        """A minority, often with the leader in it."""
-        first = self._pick()
-        if first is None:
-            return None
-        size = self._rng.randint(1, (len(self._world.ids) - 1) // 2)
-        others = [i for i in self._world.ids if i != first]
-        return sorted([first, *self._rng.sample(others, size - 1)])
-
     def _all_remember(self) -> bool:
-        return self._world.is_serving() and not self._has_partition and not self._stopping
+        return self._world.is_serving() and not self._lines.has_partition and not self._stopping
 
     # -------------------------------------------------------------------------------- processes
 
@@ -243,119 +234,6 @@ class Faults:
         if target is None:
             return None
         self._world.processes[target].loop.wall_offset_s = self._rng.choice((-3600.0, 5.0, 3600.0))
-        return [target]
-
-    # -------------------------------------------------------------------------------- lines
-
-    def _mend(self) -> None:
-        self._has_partition = False
-        self._world.fabric.mend()
-
-    def _begin_partition(self, group: list[int]) -> list[int] | None:
-        """With it, often, from the clients."""
-        self._has_partition = True
-        rng, world = self._rng, self._world
-        if rng.random() < 0.4:
-            for replica_id in group:
-                for client in self._clients:
-                    world.rpc.cut(client.name, world.address(replica_id))
-        seconds = rng.choice((0.5, 1.5, 3.0, 5.0)) * rng.uniform(0.6, 1.3)
-
-        def end() -> None:
-            self._mend()
-            world.rpc.mend_all()
-
-        self._later(seconds, end)
-        return group
-
-    def _mute(self, pairs: list[tuple[int, int]]) -> None:
-        self._world.fabric.mute |= set(pairs)
-
-    def _do_isolate(self) -> list[int] | None:
-        """Both sides notice."""
-        group = self._group()
-        if group is None or self._has_partition:
-            return None
-        others = [i for i in self._world.ids if i not in group]
-        for replica_id in group:
-            self._world.fabric.isolate(replica_id, others)
-        return self._begin_partition(group)
-
-    def _do_silence(self) -> list[int] | None:
-        """Nobody notices."""
-        group = self._group()
-        if group is None or self._has_partition:
-            return None
-        others = [i for i in self._world.ids if i not in group]
-        self._mute([(a, b) for a in group for b in others])
-        self._mute([(b, a) for a in group for b in others])
-        return self._begin_partition(group)
-
-    def _do_one_way(self) -> list[int] | None:
-        group = self._group()
-        if group is None or self._has_partition:
-            return None
-        pairs = [(a, b) for a in group for b in self._world.ids if b not in group]
-        if self._rng.random() < 0.5:
-            pairs = [(b, a) for a, b in pairs]
-        self._mute(pairs)
-        return self._begin_partition(group)
-
-    def _do_bridge(self) -> list[int] | None:
-        """Two halves, and one replica that sees both."""
-        ids = list(self._world.ids)
-        if self._has_partition or len(ids) < 3:
-            return None
-        self._rng.shuffle(ids)
-        half = len(ids) // 2
-        left, right = ids[:half], ids[half + 1 :]
-        self._mute([(a, b) for a in left for b in right] + [(b, a) for a in left for b in right])
-        return self._begin_partition(left)
-
-    def _do_ring(self) -> list[int] | None:
-        """Each sees two neighbours only."""
-        ids = self._world.ids
-        if self._has_partition or len(ids) < 5:
-            return None
-        count = len(ids)
-        far = [
-            (a, b)
-            for place, a in enumerate(ids)
-            for other, b in enumerate(ids)
-            if (place - other) % count not in (0, 1, count - 1)
-        ]
-        self._mute(far)
-        return self._begin_partition(list(ids))
-
-    def _quiet(self) -> None:
-        self._world.fabric.fate = lambda source, target, message: [0.0]
-
-    def _do_noise(self) -> list[int] | None:
-        """Messages are lost with their connection, doubled, late."""
-        rng, fabric = self._rng, self._world.fabric
-        lost, doubled, late = rng.uniform(0, 0.01), rng.uniform(0, 0.15), rng.uniform(0, 0.2)
-        late_s = rng.choice((0.01, 0.1, 0.6))
-
-        def fate(source: int, target: int, message: Message) -> list[float]:
-            if rng.random() < lost:
-                self._world.loop.call_soon(fabric.disconnect, source, target)
-                return []
-            delays = [rng.uniform(0, late_s) if rng.random() < late else 0.0]
-            if rng.random() < doubled:
-                delays.append(rng.uniform(0, late_s))
-            return delays
-
-        fabric.fate = fate
-        self._later(rng.uniform(0.5, 3.0), self._quiet)
-        return []
-
-    def _do_break_lines(self) -> list[int] | None:
-        target = self._pick()
-        if target is None:
-            return None
-        for other in self._world.ids:
-            if other != target and self._rng.random() < 0.7:
-                self._world.fabric.disconnect(target, other)
         return [target]
 
     # -------------------------------------------------------------------------------- disks
