@@ -118,13 +118,11 @@ class RpcFabric:
         closes its connections. That nothing of it runs any more is its loop's business."""
         self._listeners.pop(address, None)
         for connection in self._between(None, address):
-            connection.up.close(drop=True)
             connection.close_at_server()
 
     def client_died(self, client: str) -> None:
         """The same of a client."""
         for connection in self._between(client, None):
-            connection.down.close(drop=True)
             connection.close_at_client()
 
     def power_off(self, address: str) -> None:

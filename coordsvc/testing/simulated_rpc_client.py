@@ -59,8 +59,6 @@ class SimulatedChannel(aio.Channel):
         self._began_at = 0.0
         self._dialled: Connection | None = None
         self._connection: Connection | None = None
-        self._leaving: dict[int, Connection] = {}
-        """The server takes no new calls on them; those that run go on."""
         self._queued: list[Call] = []
         self._calls: dict[Call, None] = {}
 
@@ -157,14 +155,13 @@ class SimulatedChannel(aio.Channel):
             call.begin(connection)
 
     def on_go_away(self, connection: Connection) -> None:
-        """The server stops. What it still does comes on this connection."""
+        """The server stops: it takes no new calls on it, and ends it when those that run are
+        done."""
         if connection is self._connection:
             self._connection = None
-            self._leaving[connection.number] = connection
             self._set_state(IDLE)
 
     def on_lost(self, connection: Connection) -> None:
-        self._leaving.pop(connection.number, None)
         connection.close_at_client()
         for call in tuple(self._calls):
             if call.connection is connection:
@@ -205,11 +202,10 @@ class SimulatedChannel(aio.Channel):
         self._cancel_timer()
         for call in tuple(self._calls):
             call.cancel()
-        for connection in (self._dialled, self._connection, *self._leaving.values()):
+        for connection in (self._dialled, self._connection):
             if connection is not None:
                 connection.close_at_client()
         self._dialled = self._connection = None
-        self._leaving.clear()
 
     async def __aenter__(self) -> Self:
         return self

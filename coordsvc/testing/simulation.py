@@ -136,8 +136,7 @@ class _SimulatedRun:
 
     def _on_bug(self, text: str, error: BaseException | None) -> None:
         self.truth.broken("no bug", f"{text}: {error!r}")
-        self.result.violations.extend(self.truth.violations)
-        raise BugError(text) from error
+        self.world.timeline.failure = BugError(text)
 
     # -------------------------------------------------------------------------------- the course
 
@@ -145,7 +144,7 @@ class _SimulatedRun:
         try:
             self._run(seconds)
         except BugError:
-            pass  # It is among the violations; what follows it means nothing.
+            self.result.violations += self.truth.violations  # What follows it means nothing.
         else:
             self.result.violations += self.truth.violations
             self.result.violations += check_history.check(self.recorder.records)
@@ -208,6 +207,7 @@ class _SimulatedRun:
         error = task.exception() if task is not None and not task.cancelled() else None
         if error is not None:
             self._on_bug(f"{what} failed", error)
+            raise BugError(what)
 
     async def _write_once(self) -> None:
         client = RecordedClient(self.world.endpoints, self.recorder, "last")

@@ -26,6 +26,8 @@ class Timeline:
     def __init__(self, now: float = 1000.0) -> None:
         self.now = self._began = now
         self.steps = 0
+        self.failure: BaseException | None = None
+        """Set in the middle of something that may catch it: it is raised at the next step."""
         self.trace = 0
         """A sum over what happened when: the same in two runs that were the same."""
         self._due: list[tuple[float, int, SimulatedLoop, asyncio.Handle]] = []
@@ -49,6 +51,8 @@ class Timeline:
         at, _, loop, handle = heapq.heappop(self._due)
         self.now = max(self.now, at) + STEP_S
         self.steps += 1
+        if self.failure is not None:
+            raise self.failure
         self.trace = (self.trace * 31 + int(self.now * 1e9) + loop.number) & TRACE_MASK
         loop.run_handle(handle)
 

@@ -27,9 +27,11 @@ import lmdb
 from grpc import aio
 
 from coordsvc.core.commands import AppliedEntry
+from coordsvc.errors import InternalError
 from coordsvc.raft.replica import Replica
 from coordsvc.raft.settings import ReplicaSettings
 from coordsvc.raft.transport import LinkEvents, Network
+from coordsvc.server import grpc_door
 from coordsvc.server.addresses import Address
 from coordsvc.server.assembly import Parts, Surroundings
 from coordsvc.server.config_model import LimitsConfig, ServerConfig, StorageConfig
@@ -104,7 +106,7 @@ class World:
         self.on_applied: Callable[[Process, Replica, AppliedEntry], None] = lambda *what: None
         self.on_start: Callable[[Process], None] = lambda process: None
         self.on_end: Callable[[int, BaseException], None] = lambda replica_id, error: None
-        self.on_bug: Callable[[str, BaseException | None], None] = _raise_bug
+        self.on_bug: Callable[[str, BaseException | None], None] = self._fail
 
     def __enter__(self) -> Self:
         enter = self._sealed.enter_context
@@ -121,6 +123,14 @@ class World:
             return environment
 
         enter(mock.patch.object(checkpoint, "open_environment", open_tracked))
+        internal_error = grpc_door._internal_error
+
+        def noticed(method: str, error: Exception) -> InternalError:
+            """Clients are told INTERNAL, and go on; nobody else would be told."""
+            self.on_bug(f"{method} at {_running_name()}", error)
+            return internal_error(method, error)
+
+        enter(mock.patch.object(grpc_door, "_internal_error", noticed))
         return self
 
     def __exit__(
@@ -143,6 +153,9 @@ class World:
                 self.on_bug(f"in {name}: {context.get('message', '')}", error)
 
         return SimulatedLoop(self.timeline, name, on_exception)
+
+    def _fail(self, text: str, error: BaseException | None) -> None:
+        self.timeline.failure = AssertionError(f"{text}: {error!r}")
 
     def _rpc_latency_s(self) -> float:
         return 0.0002 + self.rng.expovariate(1 / 0.0004)
@@ -313,7 +326,3 @@ class World:
 def _running_name() -> str:
     loop: object = asyncio._get_running_loop()
     return loop.name if isinstance(loop, SimulatedLoop) else "nobody"
-
-
-def _raise_bug(text: str, error: BaseException | None) -> None:
-    raise AssertionError(text) from error
