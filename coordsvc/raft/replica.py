@@ -99,7 +99,7 @@ class Replica:
         self._failed = False
         self._is_frozen = False
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._last_turn = self._synced_at = self.clock.monotonic()
         self._housekeeping_at = 0.0
         self._hand_over_again_at = 0.0
@@ -291,11 +291,11 @@ class Replica:
 
     def _run(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
 

@@ -19,7 +19,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()  # first come, first served
-        self.writes: set[asyncio.Future[Reply]] = set()
+        self.writes: dict[asyncio.Future[Reply], None] = {}
         self.users = 0
 
     @property
@@ -58,10 +58,10 @@ class Lanes:
     def add_write(self, session_id: int, lane: Lane, write: asyncio.Future[Reply]) -> None:
         """Later reads of the session wait for it until it is decided: for each one, since a later
         write may be refused at once while this one is still under way."""
-        lane.writes.add(write)
+        lane.writes[write] = None
 
         def decided(write: asyncio.Future[Reply]) -> None:
-            lane.writes.discard(write)
+            lane.writes.pop(write, None)
             if lane.is_idle:
                 self._lanes.pop(session_id, None)
 

@@ -105,7 +105,7 @@ class Pipeline:
         self._confirmed_age_s_max = confirmed_age_s_max
         self.admission = admission if admission is not None else Admission(ServerConfig())
         self._lanes = Lanes()
-        self._pending: set[asyncio.Future[Reply]] = set()
+        self._pending: dict[asyncio.Future[Reply], None] = {}
         self._undecided = 0
         """Writes submitted by streams, which have waiters of their own."""
         self._all_decided = asyncio.Event()
@@ -277,12 +277,12 @@ class Pipeline:
             raise NoQuorumError("the deadline passed before the write could be proposed")
         future = self._replica.submit(command, deadline)
         self._writes_total += 1
-        self._pending.add(future)
+        self._pending[future] = None
         future.add_done_callback(self._decided)
         return future
 
     def _decided(self, future: asyncio.Future[Reply]) -> None:
-        self._pending.discard(future)
+        self._pending.pop(future, None)
         if not future.cancelled():
             future.exception()  # seen, also when its caller has gone
 

@@ -135,7 +135,7 @@ class Server:
         self._serving: bool | None = None
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --------------------------------------------------------------------------------------- life
 
@@ -303,8 +303,8 @@ class Server:
             logger.info("server.health", extra={"serving": serving})
         self._serving = serving
         task = self._loop.create_task(self._set_health(serving))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         if serving:
             self._ready.set()
 

@@ -67,7 +67,7 @@ class SessionService:
             measurements=measurements or Measurements(),
         )
         self._hub = hub
-        self._streams: dict[int, set[SessionStream]] = {}
+        self._streams: dict[int, dict[SessionStream, None]] = {}
         self._none_left = asyncio.Event()
         self._is_ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -96,7 +96,7 @@ class SessionService:
         if self._is_ending:
             raise _shutting_down()
         stream = SessionStream(self._parts, attached, self._hub)
-        self._streams.setdefault(attached.session_id, set()).add(stream)
+        self._streams.setdefault(attached.session_id, {})[stream] = None
         # What was applied since the attachment was decided nobody has told it.
         stream.check_session()
         if self._timer is None:
@@ -104,8 +104,8 @@ class SessionService:
         return stream
 
     def _unregister(self, stream: SessionStream) -> None:
-        of_session = self._streams.get(stream.session_id, set())
-        of_session.discard(stream)
+        of_session = self._streams.get(stream.session_id, {})
+        of_session.pop(stream, None)
         if not of_session:
             self._streams.pop(stream.session_id, None)
         if not self._streams:

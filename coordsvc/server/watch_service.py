@@ -8,9 +8,9 @@ the sending, and what happens meanwhile stays in the watcher's buffer, within it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Final
 
 from coordsvc.core.commands import AuthId
@@ -95,8 +95,8 @@ class WatchService:
         self._monotonic = monotonic
         self._frame_bytes_max = config.limits.frame_size_bytes_max
         self._turn_s = config.cluster.tick_ms / 2000
-        self._streams: set[_Stream] = set()
-        self._of_session: dict[int, set[_Stream]] = {}
+        self._streams: dict[_Stream, None] = {}
+        self._of_session: dict[int, dict[_Stream, None]] = {}
         self._refusal: CoordError | None = None
         self._timer: asyncio.TimerHandle | None = None
         hub.on_sessions_closed = self._on_sessions_closed
@@ -156,18 +156,18 @@ class WatchService:
     # ------------------------------------------------------------------------------------- streams
 
     def _add(self, stream: _Stream) -> None:
-        self._streams.add(stream)
+        self._streams[stream] = None
         if stream.session_id:
-            self._of_session.setdefault(stream.session_id, set()).add(stream)
+            self._of_session.setdefault(stream.session_id, {})[stream] = None
         if self._timer is None:
             self._on_timer()
 
     def _remove(self, stream: _Stream) -> None:
         stream.watcher.close()
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
         of_session = self._of_session.get(stream.session_id)
         if of_session is not None:
-            of_session.discard(stream)
+            of_session.pop(stream, None)
             if not of_session:
                 del self._of_session[stream.session_id]
         if not self._streams and self._timer is not None:
@@ -259,7 +259,7 @@ class _Stream:
 
     def _fill(self, frame: watch_pb2.WatchResponse) -> None:
         room = self._frame_bytes_max
-        until = perf_counter() + FRAME_S_MAX
+        until = time.perf_counter() + FRAME_S_MAX
         while room > 0:
             items = self.watcher.take(self._last_zxid, min(room, _TAKEN_BYTES))
             if not items:
@@ -267,7 +267,7 @@ class _Stream:
             for _, item in items:
                 room -= item.ByteSize()
                 _put(frame.items.add(), item)
-            if perf_counter() >= until:
+            if time.perf_counter() >= until:
                 return
 
     async def _send(self, frame: watch_pb2.WatchResponse) -> None:

@@ -9,8 +9,8 @@ stream resumes, no other watch is set on it, for events come in the order of the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from coordsvc.core.auth import check
@@ -209,12 +209,12 @@ class Watcher:
     def _advance(self, bytes_max: int) -> bool:
         """False: there is no room, or nothing is left."""
         buffer, events_max = self._buffer, self._hub.limits.watch_buffer_events_max
-        until = perf_counter() + SLICE_S
+        until = time.perf_counter() + SLICE_S
         while self._replay is not None:
             if len(buffer) > 1 and (buffer.bytes >= bytes_max or len(buffer) >= events_max):
                 return False
             self._step(self._replay)
-            if perf_counter() >= until:
+            if time.perf_counter() >= until:
                 return self._replay is not None
         return False
 

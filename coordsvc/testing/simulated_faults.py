@@ -115,6 +115,7 @@ class Faults:
     def heal(self) -> None:
         """Everything runs, is connected, and has room."""
         self._is_on = False
+        self._recorder.add(Fault(self._recorder.time, "healed"))
         world = self._world
         self._lines.heal()
         for replica_id in world.ids:
