@@ -21,13 +21,14 @@ PORT_MAX = 65_535
 
 @dataclass(frozen=True, slots=True)
 class LocalReplica:
-    """One replica of a local cluster. Ports are on 127.0.0.1."""
+    """One replica of a local cluster. `host` is the address its ports are on."""
 
     replica_id: int
     data_dir: Path
     client_port: int
     peer_port: int
     admin_port: int
+    host: str = HOST
 
     def ports(self) -> dict[str, int]:
         """All its ports, by the option of `serve` they are given to."""
@@ -39,15 +40,15 @@ class LocalReplica:
 
     @property
     def endpoint(self) -> str:
-        return f"{HOST}:{self.client_port}"
+        return f"{self.host}:{self.client_port}"
 
     @property
     def peer_endpoint(self) -> str:
-        return f"{HOST}:{self.peer_port}"
+        return f"{self.host}:{self.peer_port}"
 
     @property
     def admin_endpoint(self) -> str:
-        return f"{HOST}:{self.admin_port}"
+        return f"{self.host}:{self.admin_port}"
 
 
 def dev_replicas(count: int, data_dir: Path, base_port: int) -> tuple[LocalReplica, ...]:

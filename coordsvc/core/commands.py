@@ -405,3 +405,5 @@ class AppliedEntry(msgspec.Struct, frozen=True, gc=False):
     """(zxid, leader's digest, own digest) when they differ."""
     attached_sessions: tuple[int, ...] = ()
     """Those attached anew: their older attachments are over."""
+    heard_sessions: tuple[int, ...] = ()
+    """Those that wrote: their clients live."""

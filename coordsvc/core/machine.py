@@ -152,6 +152,7 @@ class Machine:
             tuple(txn.closed_sessions),
             mismatch,
             tuple(txn.attached_sessions),
+            tuple(txn.heard_sessions),
         )
 
     def _apply_batch(self, batch: Batch) -> AppliedBatch:
@@ -204,6 +205,7 @@ class Machine:
         if caller.attach_epoch and caller.attach_epoch != session.attach_epoch:
             return self._refuse_session(ErrorCode.SESSION_MOVED, op, caller)
         txn.session_id = session_id
+        txn.heard_sessions[session_id] = None
         txn.ids = session.ids + caller.ids
         if not caller.request_number:
             return self._run(caller, op)

@@ -14,6 +14,7 @@ class Transaction:
         "attached_sessions",
         "changes",
         "closed_sessions",
+        "heard_sessions",
         "ids",
         "is_group",
         "opened_sessions",
@@ -39,6 +40,7 @@ class Transaction:
         self.opened_sessions: list[int] = []
         self.closed_sessions: list[int] = []
         self.attached_sessions: list[int] = []
+        self.heard_sessions: dict[int, None] = {}
 
     def note_change(
         self,

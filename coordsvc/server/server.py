@@ -237,12 +237,13 @@ class Server:
     def on_applied(self, applied: AppliedEntry) -> None:
         # Events before anything that could reveal what they tell.
         self.hub.on_applied(applied)
-        if applied.opened_sessions or applied.attached_sessions or applied.closed_sessions:
+        if applied.opened_sessions or applied.closed_sessions or applied.heard_sessions:
             self.clock.on_applied(
                 applied.opened_sessions,
                 applied.closed_sessions,
                 self.replica.clock.monotonic(),
                 attached=applied.attached_sessions,
+                heard=applied.heard_sessions,
             )
             self.reports.closed(applied.closed_sessions)
         if applied.closed_sessions:

@@ -28,6 +28,7 @@ import heapq
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from coordsvc.core.commands import ExpireSession
 from coordsvc.core.records import Session
@@ -138,13 +139,16 @@ class SessionClock:
         now: float,
         *,
         attached: Iterable[int] = (),
+        heard: Iterable[int] = (),
     ) -> None:
         """`attached`: sessions that were attached anew, perhaps with another timeout. Their client
-        counts a whole one from when it asked, so the deadline is raised before it next pings."""
+        counts a whole one from when it asked, so the deadline is raised before it next pings.
+        `heard`: those that wrote. The replica that they are attached to would report them, too,
+        unless it ends before."""
         if self._term is None:
             return
         sessions = self._sessions()
-        for session_id in attached:
+        for session_id in chain(attached, heard):
             session = sessions.get(session_id)
             if session is not None:
                 self._raise(session, now)

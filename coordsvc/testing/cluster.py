@@ -140,6 +140,7 @@ class LocalCluster:
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 [
+                    *self.launcher(replica_id),
                     *(sys.executable, "-m", "coordsvc.cli._child", str(read_fd)),
                     *serve_arguments(replica, list(self.replicas.values())),
                     *self._extra_arguments,
@@ -154,6 +155,10 @@ class LocalCluster:
         self._processes[replica_id], self._pipes[replica_id] = process, write_fd
         for limit, value in self._limits.get(replica_id, {}).items():
             resource.prlimit(process.pid, limit, (value, value))
+
+    def launcher(self, replica_id: int) -> list[str]:
+        """What a replica's command line begins with; a program that becomes the replica."""
+        return []
 
     def pid(self, replica_id: int) -> int:
         return self._processes[replica_id].pid

@@ -7,6 +7,7 @@ import pytest
 from coordsvc.core.commands import (
     DELETED,
     EPHEMERAL,
+    NO_CALLER,
     AddAuthOp,
     AttachSessionOp,
     AuthAdded,
@@ -22,6 +23,7 @@ from coordsvc.core.commands import (
     SessionClosed,
     SessionOpened,
     SetDataOp,
+    Write,
 )
 from coordsvc.core.records import AUTH_IDS_MAX, ID_BYTES_MAX, TIMEOUT_MS_MAX
 from coordsvc.errors import ErrorCode
@@ -134,6 +136,17 @@ def test_writes_of_another_attachment_have_no_effect(harness: Harness, epoch: in
     for allowed in (2, 0):
         result = harness.result(SetDataOp("/", b""), Caller(session_id, allowed))
         assert not isinstance(result, Refusal)
+
+
+def test_who_wrote_was_heard(harness: Harness) -> None:
+    """Once, however much it wrote, and also by a write that came to nothing. Not by one of an
+    older attachment: that may be another client, which is gone."""
+    first, second = harness.open_session(attached=True), harness.open_session(attached=True)
+    missing = Write(Caller(first), SetDataOp("/missing", b""))
+    harness.submit(missing, Write(Caller(first), CreateOp("/a")), Write(NO_CALLER, CreateOp("/b")))
+    assert harness.last_applied.heard_sessions == (first,)
+    harness.submit(Write(Caller(second, 9), CreateOp("/c")))
+    assert harness.last_applied.heard_sessions == ()
 
 
 def test_moved_write_does_not_use_up_its_number(harness: Harness) -> None:

@@ -250,6 +250,17 @@ def test_a_session_attached_with_a_shorter_timeout_keeps_what_it_was_promised() 
     assert leader.expired == [7, 8]
 
 
+def test_a_write_is_a_sign_of_life_though_nobody_reports_it() -> None:
+    """The replica that its client is attached to ended before its next report."""
+    leader = Leader()
+    leader.pass_time(TIMEOUT_S - 1)
+    leader.clock.on_applied((), (), leader.now, heard=(7,))
+    leader.pass_time(TIMEOUT_S - TURN_SECONDS)
+    assert leader.expired == [8]
+    leader.pass_time(2 * TICK_S + 2 * TURN_SECONDS)
+    assert leader.expired == [8, 7]
+
+
 def test_an_expiry_that_does_not_come_to_pass_is_proposed_again() -> None:
     leader = Leader()
     leader.accepts = False
