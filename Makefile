@@ -1,8 +1,8 @@
 # Every path is relative and quoted: a clone may live at a path with spaces.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test unit integration sim chaos chaos-packages mutants failover slow lint fmt \
-	proto proto-check lock interop-grpc interop-node-deps clean
+.PHONY: help setup run test unit integration sim chaos chaos-packages chaos-packages-if-root \
+	mutants failover slow lint fmt proto proto-check lock interop-grpc interop-node-deps clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -20,7 +20,8 @@ setup: ## Make .venv with the locked dependencies and the project, if need be.
 run: setup ## Start three replicas on loopback, data below ./data, until Ctrl-C.
 	@exec $(BIN)/coordsvc dev --replicas 3 --data-dir data --base-port 7400
 
-test: setup lint proto-check unit sim integration ## Everything that CI runs.
+test: setup lint proto-check chaos-packages-if-root unit ## Everything that CI runs.
+	@scripts/long_tests.sh
 
 unit: setup ## The tests that need no processes.
 	$(PYTEST) -q -n auto --maxprocesses 4 tests $(SERIAL_TESTS:%=--ignore=%)
@@ -36,6 +37,10 @@ chaos: setup ## Real replicas, each in a network namespace of its own, cut off, 
 
 chaos-packages: ## The system packages that chaos needs (Debian).
 	@scripts/chaos_packages.sh
+
+# Without them those tests are skipped, and say so.
+chaos-packages-if-root:
+	@if [ "$$(id -u)" = 0 ]; then scripts/chaos_packages.sh || true; fi
 
 mutants: setup ## Break each promise on purpose, and see that a test notices.
 	@$(BIN)/python scripts/mutants.py $(ARGS)
