@@ -80,7 +80,9 @@ class Channels:
             if left <= 0 or state is ChannelConnectivity.TRANSIENT_FAILURE:
                 raise await self._unreachable(endpoint, left)
             try:
-                await asyncio.wait_for(channel.wait_for_state_change(state), left)
+                # Not wait_for: that of Python 3.11 swallows a cancellation that comes at once.
+                async with asyncio.timeout(left):
+                    await channel.wait_for_state_change(state)
             except TimeoutError:
                 raise UnreachableError(f"cannot connect to {endpoint} in time") from None
             state = channel.get_state(try_to_connect=True)

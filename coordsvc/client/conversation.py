@@ -43,6 +43,7 @@ class Conversation:
 
         self.credentials: common_pb2.SessionCredentials | None = None
         self.cluster_id = 0
+        self.replica_id = 0
         self.is_attached = False
         self.leave_by: float | None = None
         """The stream is to be left: when everything is answered, at this time at the latest."""
@@ -158,7 +159,7 @@ class Conversation:
     def _handle_welcome(self, welcome: coordination_pb2.SessionWelcome, now: float) -> None:
         header = welcome.header
         is_other = self.cluster_id not in (0, header.cluster_id)
-        self.cluster_id = header.cluster_id
+        self.cluster_id, self.replica_id = header.cluster_id, header.replica_id
         self.credentials = common_pb2.SessionCredentials()
         self.credentials.CopyFrom(welcome.credentials)
         self._outstanding_max = max(1, welcome.outstanding_requests_max)
@@ -185,7 +186,7 @@ class Conversation:
 
     def stream_ended(self) -> None:
         """What was said and not answered will be said again."""
-        self.is_attached = False
+        self.is_attached, self.replica_id = False, 0
         self.leave_by = self.leave_because = None
         self.requests.rewind()
 

@@ -68,6 +68,12 @@ SET_DATA = Method(
     coordination.SetDataResponse,
     is_write=True,
 )
+MULTI = Method(
+    COORDINATION + "Multi",
+    coordination.MultiRequest,
+    coordination.MultiResponse,
+    is_write=True,
+)
 EXISTS = Method(
     COORDINATION + "Exists",
     coordination.ExistsRequest,

@@ -114,8 +114,8 @@ class Failures:
 
     def verdict(self) -> CoordError:
         """What the caller is told. An attempt whose outcome is unknown stays so: a later one that
-        was certainly not applied, or came after the session's end, proves nothing about it. What
-        a replica said is worth more than that another one cannot be reached."""
+        was refused at the door, or came after the session's end, proves nothing about it. What a
+        replica said is worth more than that another one cannot be reached."""
         assert self._last is not None
         answer = self._answer
         if answer is None:
@@ -123,9 +123,9 @@ class Failures:
             return UnreachableError(message, reason=self._reason)
         if self._unknown is None:
             return answer
-        if isinstance(answer, UnavailableError):
+        if is_passing(answer):
             return self._unknown
-        if isinstance(answer, SessionError):
+        if isinstance(answer, SessionError) or not answer.zxid:
             answer.applied = Applied.UNKNOWN
         return answer
 

@@ -44,7 +44,7 @@ class Session:
         randomize_endpoints: bool = True,
         tls: TlsOptions | None = None,
         config: ClientConfig | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if config is None:
             text = endpoints if isinstance(endpoints, str) else ",".join(endpoints)
@@ -62,7 +62,7 @@ class Session:
         self.config = config
         self._session_timeout_ms = session_timeout_ms
         self._client_name = client_name
-        self._clock = clock
+        self._clock = clock if clock is not None else time.monotonic
         self._status = SessionStatus()
         self._channels = Channels(config)
         self._keeper: StreamKeeper | None = None
@@ -111,7 +111,8 @@ class Session:
         if self._status.state not in FINAL:
             done = self.nowait.close_session(CLOSE_TIMEOUT_MS)
             try:
-                await asyncio.wait_for(done, CLOSE_TIMEOUT_MS / 1000)
+                async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
+                    await done
             except (CoordError, TimeoutError) as error:
                 # Gone already, or out of reach until it expires: over in any case.
                 logger.debug("session not closed: %s", error)
@@ -173,6 +174,11 @@ class Session:
     def endpoint(self) -> str:
         """Of the replica that the session is attached to now; empty: none."""
         return self._keeper.endpoint if self._keeper else ""
+
+    @property
+    def replica_id(self) -> int:
+        """Of the replica that the session is attached to now; 0: none."""
+        return self._keeper.conversation.replica_id if self._keeper else 0
 
     @property
     def nowait(self) -> Operations:

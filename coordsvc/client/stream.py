@@ -59,7 +59,7 @@ class StreamKeeper:
         timeout_ms: int,
         client_name: str,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self.conversation = Conversation(timeout_ms, client_name, self._on_work)
         self.endpoint = ""

@@ -88,6 +88,7 @@ class RecordedClient:
         self.watches: list[RecordedWatch] = []
         """Those that were asked for and have not ended."""
 
+        self._is_leaving = False
         self._recorder = recorder
         self._recording = Recording(recorder, name, operations)
         self._holds = holds if holds is not None else Holds(recorder)
@@ -107,10 +108,13 @@ class RecordedClient:
         await self._client.start()
 
     async def close(self) -> None:
+        self._is_leaving = True
+        self._holds.release(self)
         await self._client.close()
 
     async def abandon(self) -> None:
         """As a process that is killed: the session is left to expire."""
+        self._is_leaving = True
         await self._client._shut()
 
     @property
@@ -307,7 +311,8 @@ class RecordedClient:
     # ---------------------------------------------------------------------------------- holds
 
     def hold(self, resource: str, fence: int) -> None:
-        self._holds.take(self, resource, fence)
+        if not self._is_leaving:
+            self._holds.take(self, resource, fence)
 
     def release(self, resource: str) -> None:
         """To be called before anything is done that gives it up."""

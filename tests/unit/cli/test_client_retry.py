@@ -18,12 +18,14 @@ from coordsvc.errors import (
     BadArgumentsError,
     CoordError,
     InternalError,
+    LimitExceededError,
     NodeExistsError,
     NoQuorumError,
     OutcomeUnknownError,
     RequestError,
     SessionExpiredError,
     ShuttingDownError,
+    ThrottledError,
 )
 
 
@@ -68,14 +70,17 @@ def test_an_outcome_once_unknown_stays_unknown() -> None:
     unknown = OutcomeUnknownError()
     assert failures_of(unknown, NoQuorumError()).verdict() is unknown
     assert failures_of(unknown, UnreachableError()).verdict() is unknown
+    assert failures_of(unknown, ThrottledError()).verdict() is unknown
+    assert failures_of(unknown, LimitExceededError()).verdict().applied is Applied.UNKNOWN
     verdict = failures_of(unknown, SessionExpiredError()).verdict()
     assert isinstance(verdict, SessionExpiredError)
     assert verdict.applied is Applied.UNKNOWN
 
 
 def test_an_unknown_outcome_that_was_answered_later_is_known() -> None:
-    answered = NodeExistsError()
+    answered = NodeExistsError(zxid=7)
     assert failures_of(OutcomeUnknownError(), answered).verdict() is answered
+    assert answered.applied is Applied.NO
 
 
 def test_nobody_reached_names_all_endpoints() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -167,6 +168,24 @@ async def test_pings_leave_each_third_of_the_timeout_also_under_load(
     frame = await stream.frame()
     assert frame.HasField("ping")
     await client._shut()
+
+
+async def test_a_client_takes_the_clock_that_is_there_when_it_is_made(
+    replicas: list[FakeReplica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one that was there when the library was imported: a test may have its own time."""
+    clock = Clock()
+    client = Client(replicas[0].endpoint)
+    await opened(client, replicas[0], timeout_ms=60_000)
+    assert client.state is SessionState.CONNECTED
+    await client._shut()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock.now)
+        patched = Client(replicas[0].endpoint)
+    await opened(patched, replicas[0], timeout_ms=60_000)
+    clock.now += 61.0
+    assert patched.state is SessionState.LOST
+    await patched._shut()
 
 
 async def test_an_idle_client_pings(connect: Connect) -> None:

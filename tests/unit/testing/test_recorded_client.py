@@ -487,6 +487,28 @@ async def test_the_end_of_a_session_ends_its_holds_and_its_watches_first(
     assert [type(each) for each in recorder.records[-3:]] == [Released, WatchEnd, Session]
 
 
+async def test_to_close_a_session_gives_up_what_it_holds(
+    replica: FakeReplica, recorder: Recorder
+) -> None:
+    """Before the replica can hear of it; and what is answered from then on is not held."""
+    client, stream = await at_fake(replica, recorder)
+    client.hold("x", 5)
+    creating = client.create("/y", "c1.1", "ephemeral", resource="y")
+    closing = asyncio.create_task(client.close())
+    create, close = await stream.operations(2)
+    assert isinstance(recorder.records[-1], Released)
+    created = coordination_pb2.CreateResponse(path="/y")
+    closed = coordination_pb2.CloseSessionResponse()
+    stream.send(
+        reply(create.request_id, 20, create=created),
+        reply(close.request_id, 21, close_session=closed),
+    )
+    await closing
+    await creating
+    assert len(of_kind(recorder, Held)) == 1
+    assert of_kind(recorder, Session)[-1].state == "closed"
+
+
 async def test_whose_time_is_up_holds_nothing_when_another_does(
     replica: FakeReplica, recorder: Recorder
 ) -> None:
