@@ -1,9 +1,10 @@
 """Reads a checkpoint from end to end and says what is in it, or what is wrong with it.
 
 LMDB trusts its pages: one that rotted can make it follow a wild page number and take the process
-down. So whoever wants to know whether a file is whole asks a child process, which reads every
-record, checks each hash and the digest of all, and may crash. The child builds no state, so its
-memory stays small, and its work does not hold up the loop.
+down, or write over pages in use later. So whoever wants to know whether a file is whole asks a
+child process, which looks at all pages, reads every record, checks each hash and the digest of all,
+and may crash. The child builds no state, so its memory stays small, and its work does not hold up
+the loop.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from coordsvc.storage.checkpoint import (
     read_info,
 )
 from coordsvc.storage.checkpoint_format import HASH_MASK, key_text
+from coordsvc.storage.checkpoint_pages import check_pages
 from coordsvc.storage.errors import CorruptionError, DataDirRefusedError, DiskError, StorageError
 
 _TABLES: Final = {
@@ -118,6 +120,7 @@ def check_checkpoint(file_path: str) -> CheckpointReport:
 
 def read_checkpoint(file_path: str) -> CheckpointReport:
     """Read all of it here. May crash where `check_checkpoint` raises."""
+    check_pages(file_path)
     environment = open_environment(file_path, MAP_BYTES, readonly=True)
     try:
         info = read_info(environment, file_path)

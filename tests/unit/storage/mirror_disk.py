@@ -19,13 +19,16 @@ class MirrorDisk:
     """`storage.files.Files`. What is below `directory` already counts as on disk.
     `before_operation` is called before each call that changes something."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, fake: FakeDisk | None = None) -> None:
+        """`fake`: what a crash left, which the files in the directory show; None: a new one."""
         self.directory = directory
-        self.fake = FakeDisk()
+        self.fake = fake or FakeDisk()
         self.real = FileSystem()
         self._handles: dict[int, int] = {}
         self._moved_dirs: dict[str, list[str]] = {}
         self.fake.make_dir(directory)
+        if fake is not None:
+            return
         for folder, _, names in os.walk(directory):
             self.fake.make_dir(folder)
             for name in names:
@@ -130,11 +133,16 @@ class Images:
             return
         self._known.add(content)
         root = self._target / f"image{len(self.found)}"
-        for path in disk._dirs:
-            if path.startswith(self._directory):
-                (root / path[len(self._directory) :].lstrip("/")).mkdir(parents=True, exist_ok=True)
-        for path, data in files.items():
-            file = root / path[len(self._directory) :].lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+        write_image(disk, self._directory, root)
         self.found.append((label, str(root)))
+
+
+def write_image(disk: FakeDisk, directory: str, target: Path) -> None:
+    """Write what the disk shows below `directory` into real files below `target`."""
+    for path in disk._dirs:
+        if path.startswith(directory):
+            (target / path[len(directory) :].lstrip("/")).mkdir(parents=True, exist_ok=True)
+    for path, file in disk._names.items():
+        real = target / path[len(directory) :].lstrip("/")
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_bytes(file.cached)
