@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -19,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+
+import msgspec
 
 from coordsvc.testing import history
 from coordsvc.testing.simulation import SECONDS, Result, simulate
@@ -148,7 +149,7 @@ def _fork(seed: int, seconds: float, path: str) -> int:
         result.history.clear()
         for violation in result.violations:
             violation.records.clear()
-        Path(path).write_bytes(pickle.dumps(result))
+        Path(path).write_bytes(msgspec.json.encode(result))
     except BaseException as error:
         print(f"seed {seed}: {error!r}", file=sys.stderr, flush=True)
         os._exit(1)
@@ -157,9 +158,8 @@ def _fork(seed: int, seconds: float, path: str) -> int:
 
 def _read_result(seed: int, path: str, status: int) -> Result:
     if status == 0:
-        result = pickle.loads(Path(path).read_bytes())
+        result = msgspec.json.decode(Path(path).read_bytes(), type=Result)
         os.unlink(path)
-        assert isinstance(result, Result)
         return result
     code = os.waitstatus_to_exitcode(status)
     text = f"took more than {CPU_S_MAX} s" if code == -signal.SIGPROF else f"ended with {code}"
@@ -189,9 +189,10 @@ def _mean(numbers: Iterable[int]) -> float:
 
 
 def _line(result: Result) -> str:
+    operations = sum(result.operations.values())
     return (
         f"seed {result.seed}: {result.replicas} replicas, {result.seconds:.1f} s simulated in"
-        f" {result.cpu_s:.2f} s, {result.operations.total()} operations, {result.crashes} crashes,"
+        f" {result.cpu_s:.2f} s, {operations} operations, {result.crashes} crashes,"
         f" {result.partitions} partitions, {result.elections} elections,"
         f" {result.installs} installs,"
         f" trace {result.trace:015x}, {len(result.violations)} violations"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +55,8 @@ class Result:
     seed: int
     replicas: int
     violations: list[Violation] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    operations: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, int] = field(default_factory=dict)
     elections: int = 0
     installs: int = 0
     seconds: float = 0.0
@@ -67,11 +66,11 @@ class Result:
 
     @property
     def crashes(self) -> int:
-        return sum(self.faults[name] for name in CRASHES)
+        return sum(self.faults.get(name, 0) for name in CRASHES)
 
     @property
     def partitions(self) -> int:
-        return sum(self.faults[name] for name in PARTITIONS)
+        return sum(self.faults.get(name, 0) for name in PARTITIONS)
 
 
 def simulate(seed: int, directory: Path, *, seconds: float = SECONDS) -> Result:
@@ -254,8 +253,8 @@ class _SimulatedRun:
 
     def _note_result(self) -> None:
         result, world = self.result, self.world
-        result.faults = self.faults.counts
-        result.operations = self.workload.operations
+        result.faults = dict(self.faults.counts)
+        result.operations = dict(self.workload.operations)
         result.elections = len(self.truth.leaders)
         result.installs = world.installs
         result.seconds = self.recorder.time
