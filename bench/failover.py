@@ -18,14 +18,14 @@ import argparse
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench import zookeeper_server
 from bench.failover_ensembles import CoordsvcEnsemble, Ensemble
 from bench.failover_report import table, write_page
 from bench.failover_results import FAILOVER, FailoverResult, save, this_command, this_machine
-from bench.failover_rounds import FAULTS, NETWORK_FAULTS, Round, run_round
+from bench.failover_rounds import FAULTS, NETWORK_FAULTS, NotPlacedError, Round, run_round
 from bench.zookeeper_server import ZooKeeperEnsemble, ZooKeeperSettings
 from coordsvc.testing import namespaces
 from coordsvc.testing.cluster import ClusterError
@@ -33,6 +33,7 @@ from coordsvc.testing.namespaces import Network
 
 MakeEnsemble = Callable[[Path, Network | None], Ensemble]
 
+ATTEMPTS = 5
 BLOCKS = 2
 """The systems take turns: each measures a fault in so many blocks of rounds."""
 
@@ -47,7 +48,7 @@ def run_block(make: MakeEnsemble, fault: str, numbers: range, directory: Path) -
         for number in numbers:
             began = time.monotonic()
             try:
-                done = run_round(ensemble, fault, f"round{number}", directory / "clients.log")
+                done = begin_round(ensemble, fault, f"round{number}", directory / "clients.log")
             except ClusterError as error:
                 raise ClusterError(f"{ensemble.name}: {error}\n{ensemble.log_tails()}") from error
             rounds.append(done)
@@ -57,6 +58,16 @@ def run_block(make: MakeEnsemble, fault: str, numbers: range, directory: Path) -
     return rounds
 
 
+def begin_round(ensemble: Ensemble, fault: str, name: str, log: Path) -> Round:
+    """Once more when a client could not begin where it should."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return run_round(ensemble, fault, f"{name}.{attempt}", log)
+        except NotPlacedError as error:
+            print(f"{ensemble.name}: {error}; again")
+    return run_round(ensemble, fault, name, log)
+
+
 def blocks(rounds: int) -> list[range]:
     length = -(-rounds // BLOCKS)
     return [range(first, min(first + length, rounds)) for first in range(0, rounds, length)]
@@ -64,14 +75,13 @@ def blocks(rounds: int) -> list[range]:
 
 def run_all(
     systems: Sequence[MakeEnsemble], faults: Sequence[str], rounds: int, directory: Path | None
-) -> list[Round]:
-    done = []
+) -> Iterator[list[Round]]:
+    """Block by block."""
     for fault in faults:
         for numbers in blocks(rounds):
             for make in systems:
                 with tempfile.TemporaryDirectory(dir=directory) as below:
-                    done += run_block(make, fault, numbers, Path(below))
-    return done
+                    yield run_block(make, fault, numbers, Path(below))
 
 
 def possible(faults: Sequence[str]) -> list[str]:
@@ -108,12 +118,14 @@ def main() -> None:
         systems.append(lambda path, network: ZooKeeperEnsemble(path, network, settings))
         zookeeper = f"{zookeeper_server.version()} with {settings}"
     print(machine)
-    rounds = run_all(systems, faults, arguments.rounds, arguments.directory)
+    rounds: list[Round] = []
+    for block in run_all(systems, faults, arguments.rounds, arguments.directory):
+        rounds += block
+        if arguments.report is not None:
+            command = this_command("bench.failover")
+            save(FAILOVER, FailoverResult(command, machine, zookeeper, rounds))
+            write_page(arguments.report)
     print("\n".join(table(rounds)))
-    if arguments.report is not None:
-        command = this_command("bench.failover")
-        save(FAILOVER, FailoverResult(command, machine, zookeeper, rounds))
-        write_page(arguments.report)
 
 
 if __name__ == "__main__":

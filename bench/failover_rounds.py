@@ -59,6 +59,10 @@ class Round:
     clients: list[ClientGap]
 
 
+class NotPlacedError(ClusterError):
+    """Before anything was measured."""
+
+
 def run_round(ensemble: Ensemble, fault: str, name: str, log: Path) -> Round:
     """With a client at the leader and one at a follower. All servers serve before and after it."""
     ensemble.wait_ready()
@@ -68,7 +72,7 @@ def run_round(ensemble: Ensemble, fault: str, name: str, log: Path) -> Round:
         writers.wait_acked(ACKS_BEFORE)
         for writer in writers.by_first.values():
             if writer.endpoint != writer.first_endpoint:
-                raise ClusterError(f"a client is at {writer.endpoint}, not where it began")
+                raise NotPlacedError(f"a client is at {writer.endpoint}, not where it began")
         fault_at = time.monotonic()
         _inject(ensemble, fault, leader)
         injected_at = time.monotonic()
