@@ -4,6 +4,7 @@ needed to repeat a failure, and long forms run only when asked for by `pytest -m
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ for _name in list(os.environ):
     # Settings of a replica, and proxies, which would swallow connections to 127.0.0.1.
     if _name.startswith("COORDSVC_") or _name.lower().endswith("_proxy"):
         del os.environ[_name]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell has it for what it runs in the background; programs that tests start inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "default",
