@@ -18,7 +18,7 @@ from tests.integration.raw_stream import RawStream
 WRITES = 20_000
 WRITES_PER_FRAME = 50
 FRAMES_AHEAD = 8
-READS_IN_FLIGHT = 4
+READS_IN_FLIGHT = 16
 READS_MIN = 500
 SECONDS_MAX = 90
 
