@@ -32,12 +32,19 @@ DRAIN_SECONDS_MAX = 1.0
 
 class Conversation:
     """`timeout_ms` and `client_name` are for the hello that opens the session. `on_work` is called
-    when there may be something to say."""
+    when there may be something to say. `has_others`: as for Lifetime."""
 
-    def __init__(self, timeout_ms: int, client_name: str, on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        timeout_ms: int,
+        client_name: str,
+        on_work: Callable[[], None],
+        *,
+        has_others: bool = False,
+    ) -> None:
         self.requests = RequestQueue()
         self.watches = Watches()
-        self.lifetime = Lifetime()
+        self.lifetime = Lifetime(has_others=has_others)
         self.zxid = 0
         """The highest that any answer carried; 0: none yet, or another cluster since."""
 
@@ -86,6 +93,8 @@ class Conversation:
         if not taken and not is_ping_due:
             return None
         frame = coordination_pb2.SessionRequest()
+        if taken:
+            self.lifetime.asked(now)
         frame.operations.extend([request.operation for request in taken])
         if is_ping_due:
             frame.ping.nonce = self.lifetime.ping(now)
@@ -127,6 +136,8 @@ class Conversation:
                 self.lifetime.pong(item.pong.nonce)
             elif kind is not None:
                 self._handle_other(kind, item, now)
+        if not self.requests.in_flight:
+            self.lifetime.settled()
         if self.requests.is_stuck is not None:
             message = f"given up, as its request numbers do not fit: {self.requests.is_stuck}"
             raise SessionExpiredError(message)

@@ -61,7 +61,9 @@ class StreamKeeper:
         *,
         clock: Callable[[], float],
     ) -> None:
-        self.conversation = Conversation(timeout_ms, client_name, self._on_work)
+        self.conversation = Conversation(
+            timeout_ms, client_name, self._on_work, has_others=len(config.endpoints) > 1
+        )
         self.endpoint = ""
         """Of the replica that the session is attached to; empty while there is none."""
 
@@ -251,10 +253,7 @@ class StreamKeeper:
                     self._work = self._loop.create_future()
                     await self._work
                     continue
-                if frame.HasField("ping"):
-                    self._arm_at(
-                        min(conversation.lifetime.ping_at, conversation.lifetime.give_up_at)
-                    )
+                self._arm_at(min(conversation.lifetime.ping_at, conversation.lifetime.give_up_at))
                 await call.write(frame)
         except (aio.AioRpcError, asyncio.InvalidStateError):
             return  # The stream is over; the reader hears why.

@@ -76,3 +76,68 @@ def test_a_new_stream_starts_afresh(lifetime: Lifetime) -> None:
     assert lifetime.give_up_at == 109.0  # The old stream's ping is not waited for.
     lifetime.pong(nonce)
     assert lifetime.lost_at == 111.0
+
+
+# ------------------------------------------------------- a replica that owes answers and is silent
+
+
+@pytest.fixture
+def impatient() -> Lifetime:
+    """Hello at 100 s, welcome at 102 s, with a timeout of 9 s, and other replicas to go to."""
+    lifetime = Lifetime(has_others=True)
+    lifetime.welcomed(100.0, 102.0, 9_000)
+    nonce = lifetime.ping(102.1)
+    lifetime.received(102.2)
+    lifetime.pong(nonce)
+    return lifetime
+
+
+def test_a_silent_replica_that_owes_answers_is_asked_and_then_left(impatient: Lifetime) -> None:
+    impatient.asked(103.0)
+    impatient.asked(103.7)  # More requests put nothing off.
+    assert impatient.ping_at == 104.0
+    impatient.ping(104.0)
+    assert impatient.give_up_at == 104.5
+
+
+def test_whatever_it_says_counts(impatient: Lifetime) -> None:
+    impatient.asked(103.0)
+    impatient.received(103.6)
+    assert impatient.ping_at == 104.6
+    impatient.ping(104.6)
+    impatient.received(104.7)
+    assert impatient.give_up_at > 106.0
+
+
+def test_a_ping_that_was_due_anyway_is_not_repeated(impatient: Lifetime) -> None:
+    impatient.asked(105.0)
+    impatient.ping(105.1)
+    assert impatient.ping_at == 108.1
+    assert impatient.give_up_at == 106.5
+    impatient.received(105.2)
+    assert impatient.ping_at == 106.2
+
+
+def test_one_that_takes_no_ping_is_left_as_soon(impatient: Lifetime) -> None:
+    """The transport is full: the ping was due, and has not left."""
+    impatient.asked(103.0)
+    assert impatient.give_up_at == 104.5
+
+
+def test_one_that_owes_nothing_has_its_third(impatient: Lifetime) -> None:
+    impatient.asked(103.0)
+    impatient.settled()
+    assert impatient.ping_at == pytest.approx(105.1)
+    assert impatient.give_up_at == pytest.approx(108.1)
+
+
+def test_the_only_replica_is_given_time(lifetime: Lifetime) -> None:
+    lifetime.asked(102.5)
+    assert lifetime.ping_at == 103.0
+    assert lifetime.give_up_at == 106.0
+
+
+def test_nothing_is_owed_on_a_new_stream(impatient: Lifetime) -> None:
+    impatient.asked(103.0)
+    impatient.welcomed(104.2, 104.3, 9_000)
+    assert impatient.ping_at == pytest.approx(107.2)

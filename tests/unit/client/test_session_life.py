@@ -310,6 +310,38 @@ async def test_go_away_loses_no_request(connect: Connect, replicas: list[FakeRep
     assert stream.frames.empty()
 
 
+async def test_a_replica_that_owes_an_answer_and_is_silent_is_asked_and_left(
+    connect: Connect, replicas: list[FakeReplica]
+) -> None:
+    """Long before a ping of a session of two minutes would be due."""
+    client, stream = await connect(session_ms=120_000)
+    write = client.nowait.set_data("/a", b"x")
+    await stream.operations(1)
+    began = time.monotonic()
+    await stream.ping()
+    other = await replicas[1].accept()
+    await other.welcome()
+    (operation,) = await other.operations(1)
+    assert time.monotonic() - began < 20
+    other.send(reply(operation))
+    await write
+    await stream.gone()
+
+
+async def test_a_replica_that_answers_the_ping_is_waited_for(
+    connect: Connect, replicas: list[FakeReplica]
+) -> None:
+    """It is slow, not dead."""
+    client, stream = await connect(session_ms=120_000)
+    write = client.nowait.set_data("/a", b"x")
+    (operation,) = await stream.operations(1)
+    for _ in range(2):
+        stream.send(pong(await stream.ping()))
+    stream.send(reply(operation))
+    await write
+    assert not replicas[1].has_stream
+
+
 async def test_a_session_taken_over_by_another_client_is_lost(connect: Connect) -> None:
     client, stream = await connect()
     write = client.nowait.set_data("/a", b"x")
