@@ -2,7 +2,8 @@
 
 Maven fetches it into `.bench/zookeeper` when it is first needed, as `zookeeper/pom.xml` says; Java
 (a JDK) compiles the client that writes. Its settings are those of the sample configuration that
-ZooKeeper ships, and its data is synced as by default.
+ZooKeeper ships, but that the connections of an address are not limited, and that `mntr` is
+answered; its data is synced as by default.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class ZooKeeperEnsemble:
             f"clientPortAddress={server.host}",
             "maxClientCnxns=0",
             "admin.enableServer=false",
+            "4lw.commands.whitelist=srvr,mntr",
             *(
                 f"server.{each.server_id}={each.host}:{each.peer_port}:{each.election_port}"
                 for each in self._servers.values()
@@ -203,15 +205,30 @@ class ZooKeeperEnsemble:
 
     def _mode(self, server_id: int) -> str:
         """What the server says it is; empty: it does not serve."""
-        server = self._servers[server_id]
         try:
-            with socket.create_connection((server.host, server.client_port), ASK_SECONDS) as asked:
-                asked.sendall(b"srvr")
-                text = b"".join(iter(lambda: asked.recv(65_536), b"")).decode()
+            text = self._word(server_id, b"srvr")
         except OSError:
             return ""
         modes = [line for line in text.splitlines() if line.startswith("Mode: ")]
         return modes[0].removeprefix("Mode: ") if modes else ""
+
+    def metric(self, server_id: int, name: str) -> float:
+        """One of those that `mntr` tells."""
+        lines = self._word(server_id, b"mntr").splitlines()
+        values = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        if name not in values:
+            raise ClusterError(f"server {server_id} has no metric {name}: {lines[:3]}")
+        return float(values[name])
+
+    def _word(self, server_id: int, word: bytes) -> str:
+        """OSError: it does not answer."""
+        server = self._servers[server_id]
+        with socket.create_connection((server.host, server.client_port), ASK_SECONDS) as asked:
+            asked.sendall(word)
+            return b"".join(iter(lambda: asked.recv(65_536), b"")).decode()
+
+    def pid(self, server_id: int) -> int:
+        return self._processes[server_id].pid
 
     def endpoint(self, server_id: int) -> str:
         server = self._servers[server_id]

@@ -26,6 +26,7 @@ from coordsvc.cli.local_layout import (
     LocalReplica,
     dev_replicas,
     endpoints_text,
+    zookeeper_hosts,
 )
 from coordsvc.exit_status import ExitStatus
 
@@ -50,8 +51,8 @@ SIZE_FILE = "replicas"
 @click.option(
     "--base-port", type=click.IntRange(1, PORT_MAX - ADMIN_OFFSET - REPLICAS_MAX), default=7400,
     show_default=True, metavar="PORT",
-    help="Replica n serves gRPC on PORT+n, its peers on PORT+100+n, HTTP (metrics, health) on "
-    "PORT+300+n; all on 127.0.0.1.",
+    help="Replica n serves gRPC on PORT+n, its peers on PORT+100+n, ZooKeeper's clients on "
+    "PORT+200+n, HTTP (metrics, health) on PORT+300+n; all on 127.0.0.1.",
 )  # fmt: skip
 def dev(replicas: int, data_dir: Path, base_port: int) -> None:
     """Run a cluster on this machine until Ctrl-C.
@@ -200,6 +201,7 @@ class DevCluster:
             f"{_count(len(self._replicas), 'replica')} ready, with their data below "
             f"{self._data_dir}/. Ctrl-C stops all.",
             f"Endpoints: {endpoints}",
+            f"ZooKeeper: {zookeeper_hosts(self._replicas)}   (for ZooKeeper's own clients)",
             f"Metrics:   http://{self._replicas[0].admin_endpoint}/metrics",
             "",
             "Try it in another terminal:",

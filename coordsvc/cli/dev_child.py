@@ -13,8 +13,16 @@ from coordsvc.exit_status import ExitStatus
 
 CHUNK_BYTES = 65_536
 
-OF_ONE_REPLICA = ("COORDSVC_PEERS", "COORDSVC_PEER_LISTEN", "COORDSVC_ADVERTISE")
+OF_ONE_REPLICA = (
+    "COORDSVC_PEERS",
+    "COORDSVC_PEER_LISTEN",
+    "COORDSVC_ADVERTISE",
+    "COORDSVC_ZOOKEEPER_ADVERTISE",
+)
 """Settings that cannot be meant for each of several replicas."""
+
+DEFAULTS = {"COORDSVC_LOG_FORMAT": "console", "COORDSVC_ZOOKEEPER_FOUR_LETTER_WORDS": "*"}
+"""Settings for somebody who tries things out, unless the environment has others."""
 
 
 class DevChild:
@@ -34,7 +42,7 @@ class DevChild:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "coordsvc.cli._child", str(read_fd)),
                 *serve_arguments(replica, replicas),
-                env=_environment(),
+                env=environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -103,9 +111,10 @@ class DevChild:
             self._pipe_fd = -1
 
 
-def _environment() -> dict[str, str]:
-    environment = {"COORDSVC_LOG_FORMAT": "console", **os.environ}
-    return {name: value for name, value in environment.items() if name not in OF_ONE_REPLICA}
+def environment() -> dict[str, str]:
+    """Of a child."""
+    given = {**DEFAULTS, **os.environ}
+    return {name: value for name, value in given.items() if name not in OF_ONE_REPLICA}
 
 
 def describe_end(status: int) -> str:

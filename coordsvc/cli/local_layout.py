@@ -12,8 +12,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 PEER_OFFSET = 100
+ZOOKEEPER_OFFSET = 200
 ADMIN_OFFSET = 300
-"""Offset 200 is kept for a second client protocol."""
 
 REPLICAS_MAX = 9
 PORT_MAX = 65_535
@@ -21,22 +21,25 @@ PORT_MAX = 65_535
 
 @dataclass(frozen=True, slots=True)
 class LocalReplica:
-    """One replica of a local cluster. `host` is the address its ports are on."""
+    """One replica of a local cluster. `host` is the address its ports are on; a `zookeeper_port` of
+    0: it serves no ZooKeeper clients."""
 
     replica_id: int
     data_dir: Path
     client_port: int
     peer_port: int
     admin_port: int
+    zookeeper_port: int = 0
     host: str = HOST
 
     def ports(self) -> dict[str, int]:
         """All its ports, by the option of `serve` they are given to."""
-        return {
+        ports = {
             "--listen": self.client_port,
             "--peer-listen": self.peer_port,
             "--admin-listen": self.admin_port,
         }
+        return ports | ({"--zookeeper-listen": self.zookeeper_port} if self.zookeeper_port else {})
 
     @property
     def endpoint(self) -> str:
@@ -50,9 +53,15 @@ class LocalReplica:
     def admin_endpoint(self) -> str:
         return f"{self.host}:{self.admin_port}"
 
+    @property
+    def zookeeper_endpoint(self) -> str:
+        assert self.zookeeper_port, "it serves no ZooKeeper clients"
+        return f"{self.host}:{self.zookeeper_port}"
+
 
 def dev_replicas(count: int, data_dir: Path, base_port: int) -> tuple[LocalReplica, ...]:
-    """Replica n: gRPC on base+n, peers on base+100+n, admin on base+300+n, data in DIR/n."""
+    """Replica n: gRPC on base+n, peers on base+100+n, ZooKeeper's protocol on base+200+n, admin on
+    base+300+n, data in DIR/n."""
     assert 1 <= count <= REPLICAS_MAX, count
     return tuple(
         LocalReplica(
@@ -61,6 +70,7 @@ def dev_replicas(count: int, data_dir: Path, base_port: int) -> tuple[LocalRepli
             client_port=base_port + replica_id,
             peer_port=base_port + PEER_OFFSET + replica_id,
             admin_port=base_port + ADMIN_OFFSET + replica_id,
+            zookeeper_port=base_port + ZOOKEEPER_OFFSET + replica_id,
         )
         for replica_id in range(1, count + 1)
     )
@@ -78,9 +88,16 @@ def serve_arguments(replica: LocalReplica, replicas: Sequence[LocalReplica]) -> 
     if len(replicas) > 1:
         peers = ",".join(f"{peer.replica_id}={peer.peer_endpoint}" for peer in replicas)
         arguments += ["--peer-listen", replica.peer_endpoint, "--peers", peers]
+    if replica.zookeeper_port:
+        arguments += ["--zookeeper-listen", replica.zookeeper_endpoint]
     return arguments
 
 
 def endpoints_text(replicas: Sequence[LocalReplica]) -> str:
     """What `--endpoints` takes."""
     return ",".join(replica.endpoint for replica in replicas)
+
+
+def zookeeper_hosts(replicas: Sequence[LocalReplica]) -> str:
+    """What ZooKeeper's clients take."""
+    return ",".join(replica.zookeeper_endpoint for replica in replicas)

@@ -31,6 +31,10 @@ _OPTIONS = (
     click.option("--admin-listen", metavar="HOST:PORT",
                  help="Where it serves /metrics, /livez, /readyz; 'none': nowhere.  "
                  "[default: 127.0.0.1, the port of --listen + 300]"),
+    click.option("--zookeeper-listen", metavar="HOST:PORT",
+                 help="Where it serves ZooKeeper's clients as well.  [default: nowhere]"),
+    click.option("--zookeeper-advertise", metavar="HOST:PORT",
+                 help="Where these reach it, if not at --zookeeper-listen."),
     click.option("--insecure/--no-insecure", default=None,
                  help="Permit addresses beyond this machine without TLS."),
     click.option("--tls-cert", metavar="FILE", help="Its certificate for clients."),

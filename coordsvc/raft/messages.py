@@ -235,6 +235,8 @@ class ReplicaInfo(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=42
     cluster_config: str = ""
     """Fingerprint of the settings that should be equal everywhere; empty: not told."""
     is_space_low: bool = False
+    zookeeper_address: str = ""
+    """What ZooKeeper's clients dial; empty: they are not served, or nothing is told."""
 
 
 RaftMessage: TypeAlias = (

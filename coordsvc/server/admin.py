@@ -1,4 +1,5 @@
-"""HTTP for machines that watch this one: /metrics, /livez, /readyz. It reads, and changes nothing.
+"""HTTP for machines that watch this one: /metrics, /livez, /readyz, and below /commands what
+ZooKeeper's AdminServer tells. It reads, and changes nothing.
 
 It is opened before the data is loaded, so that a long load does not look like a dead process. It
 shares the loop with everything else, so what a stranger can take of it is bounded: so many
@@ -14,10 +15,11 @@ from http import HTTPStatus
 from typing import cast
 
 from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from coordsvc.server.addresses import Address
 from coordsvc.server.health import Check, is_ready
-from coordsvc.server.metrics import CONTENT_TYPE
+from coordsvc.server.zookeeper.json_commands import ROOT, page
+from coordsvc.server.zookeeper.monitoring import Monitored
 
 CONNECTIONS_MAX = 64
 CONNECTION_SECONDS_MAX = 10.0
@@ -51,17 +53,20 @@ class _Refused(asyncio.Protocol):
 
 class Admin:
     """`metrics()` is the page of /metrics. `dead()` says why this process is to be called dead,
-    empty when it is not; `checks()` decide whether it is ready."""
+    empty when it is not; `checks()` decide whether it is ready; `monitored()` is what /commands
+    tell of, None until the data is loaded."""
 
     def __init__(
         self,
         metrics: Callable[[], bytes],
         dead: Callable[[], str],
         checks: Callable[[], Sequence[Check]],
+        monitored: Callable[[], Monitored | None] = lambda: None,
     ) -> None:
         self._metrics = metrics
         self._dead = dead
         self._checks = checks
+        self._monitored = monitored
         self._pages: dict[str, Callable[[web.BaseRequest], web.Response]] = {
             "/metrics": self._metrics_page,
             "/livez": self._livez,
@@ -96,19 +101,28 @@ class Admin:
             self._listener = self._http = None
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        page = self._pages.get(request.path)
-        if page is None:
-            known = ", ".join(self._pages)
+        answer = self._answer_of(request.path)
+        if answer is None:
+            known = ", ".join((*self._pages, ROOT))
             response = _text(f"there are {known}", HTTPStatus.NOT_FOUND)
         elif request.method not in ("GET", "HEAD"):
             response = _text("only GET and HEAD are answered", HTTPStatus.METHOD_NOT_ALLOWED)
         else:
-            response = page(request)
+            response = answer(request)
         response.force_close()
         return response
 
+    def _answer_of(self, path: str) -> Callable[[web.BaseRequest], web.Response] | None:
+        """None: there is no such page."""
+        is_command = path == ROOT or path.startswith(f"{ROOT}/")
+        return self._command if is_command else self._pages.get(path)
+
+    def _command(self, request: web.BaseRequest) -> web.Response:
+        answer = page(request.path.removeprefix(ROOT).removeprefix("/"), self._monitored())
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+
     def _metrics_page(self, request: web.BaseRequest) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _livez(self, request: web.BaseRequest) -> web.Response:
         fault = self._dead()
@@ -126,21 +140,3 @@ class Admin:
 
 def _text(text: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     return web.Response(status=status, text=text + "\n")
-
-
-def bind(address: Address) -> socket.socket:
-    """A socket listening on `address`. Raises OSError when it is taken.
-
-    SO_REUSEADDR lets a restarted process take the port of connections that are still closing; it
-    does not let two processes listen on it. SO_REUSEPORT would, and is never set.
-    """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address.host, address.port))
-        listener.listen(128)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -1,4 +1,5 @@
-"""TLS for clients: the gRPC server's credentials, renewed when their files change.
+"""TLS for clients: the gRPC server's credentials, and the context of the port for ZooKeeper's
+clients, renewed when their files change.
 
 gRPC asks for the certificates at each handshake, in a thread of its own. What it gets was loaded
 and checked before, so it neither waits nor fails; connections that are there keep what they began
@@ -6,6 +7,8 @@ with.
 """
 
 from __future__ import annotations
+
+import ssl
 
 import grpc
 
@@ -16,6 +19,7 @@ from coordsvc.server.certificate_files import (
     Loaded,
 )
 from coordsvc.server.config_model import ServerConfig
+from coordsvc.server.renewed_context import RenewedContext, make_context
 
 OPTIONS = ("--tls-cert", "--tls-key", "--tls-client-ca")
 
@@ -24,12 +28,14 @@ KEY_KINDS = ("RSA", "P-256", "P-384")
 
 
 class ClientTls:
-    """Between `start` and `stop` the files are watched. Raises CertificateFilesError when they
-    cannot be used."""
+    """Between `start` and `stop` the files are watched. `accepting` is for a listening socket that
+    does not speak gRPC; it asks clients for certificates as `credentials` does. Raises
+    CertificateFilesError when the files cannot be used."""
 
     def __init__(self, files: CertificateFiles) -> None:
         self._files = files
         self._configuration: grpc.ServerCertificateConfiguration
+        self.accepting = RenewedContext(ssl.PROTOCOL_TLS_SERVER)
         self.watch = CertificateWatch(files, self._take)
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -66,9 +72,12 @@ class ClientTls:
                 self._files.certificate,
                 f"gRPC cannot serve with a key of kind {kind}; known are {', '.join(KEY_KINDS)}",
             )
+        # May refuse, so it comes first: both doors have the same certificates.
+        context = make_context(ssl.PROTOCOL_TLS_SERVER, self._files, loaded)
         self._configuration = grpc.ssl_server_certificate_configuration(
             [(loaded.key, loaded.certificate)], root_certificates=loaded.authority or None
         )
+        self.accepting.current = context
 
 
 def client_tls(config: ServerConfig) -> ClientTls | None:

@@ -15,6 +15,7 @@ from coordsvc.core.records import OUTSTANDING_REQUESTS_MAX
 from coordsvc.server.addresses import REPLICA_ID_MAX, Address
 from coordsvc.server.config_keys import GROUPS, KEYS, label_of
 from coordsvc.server.config_model import ClusterConfig, ServerConfig
+from coordsvc.server.zookeeper.words import parse_allowed
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 DAY_MS = 24 * 3_600_000
@@ -59,6 +60,8 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "log_bytes_max": (64 * MIB, 1024 * GIB),
     "snapshot_bytes_per_s": (MIB, 100 * GIB),
     "disk_free_bytes_min": (0, 1024 * GIB),
+    "zookeeper_packet_bytes_max": (KIB, ClusterConfig.message_size_bytes_max),
+    "zookeeper_connections_max": (1, 1_000_000),
 }
 """Least and most of every number, both allowed."""
 
@@ -125,10 +128,12 @@ def _check_identity(config: ServerConfig) -> _Pairs:
 
 
 def _check_addresses(config: ServerConfig) -> _Pairs:
-    if config.advertise is not None and (
-        config.advertise.is_wildcard or config.advertise.port == 0
+    for key, told in (
+        ("advertise", config.advertise),
+        ("zookeeper_advertise", config.zookeeper_advertise),
     ):
-        yield "advertise", f"nobody can dial {config.advertise}"
+        if told is not None and (told.is_wildcard or told.port == 0):
+            yield key, f"nobody can dial {told}"
     taken: dict[tuple[str, int], str] = {}
     for key, address in _listeners(config):
         if address.port == 0:
@@ -150,11 +155,14 @@ def _listeners(config: ServerConfig) -> Iterator[tuple[str, Address]]:
         yield "peer_listen", config.peer_address
     if config.admin_address is not None:
         yield "admin_listen", config.admin_address
+    if config.zookeeper_listen is not None:
+        yield "zookeeper_listen", config.zookeeper_listen
 
 
 _TLS_KEYS = {
     "listen": ("tls_cert", "tls_key"),
     "peer_listen": ("peer_tls_cert", "peer_tls_key", "peer_tls_ca"),
+    "zookeeper_listen": ("tls_cert", "tls_key"),
 }
 """What makes it safe to listen there beyond this machine."""
 
@@ -163,7 +171,11 @@ def _check_exposure(config: ServerConfig) -> _Pairs:
     """Whoever reaches an open port may read and write everything, so it takes a second word."""
     if config.insecure:
         return
-    is_safe = {"listen": config.has_tls, "peer_listen": config.has_peer_tls}
+    is_safe = {
+        "listen": config.has_tls,
+        "peer_listen": config.has_peer_tls,
+        "zookeeper_listen": config.has_tls,
+    }
     for key, address in _listeners(config):
         if address.is_loopback or is_safe.get(key):
             continue
@@ -206,6 +218,10 @@ def _check_choices(config: ServerConfig) -> _Pairs:
         yield "log_format", f"{config.log_format!r} is none of {', '.join(LOG_FORMATS)}"
     if config.log_level not in LOG_LEVELS:
         yield "log_level", f"{config.log_level!r} is none of {', '.join(LOG_LEVELS)}"
+    try:
+        parse_allowed(config.zookeeper_four_letter_words)
+    except ValueError as error:
+        yield "zookeeper_four_letter_words", str(error)
 
 
 def _check_times(config: ServerConfig) -> _Pairs:
@@ -231,6 +247,10 @@ def _check_sizes(config: ServerConfig) -> _Pairs:
             )
     if config.limits.write_bytes_waiting_max < config.cluster.message_size_bytes_max:
         yield _less_than(config, "write_bytes_waiting_max", "message_size_bytes_max")
+    if config.zookeeper_listen is not None and (
+        config.cluster.message_size_bytes_max < config.zookeeper_packet_bytes_max
+    ):
+        yield _less_than(config, "message_size_bytes_max", "zookeeper_packet_bytes_max")
     if config.limits.watches_max < config.limits.watches_per_stream_max:
         yield _less_than(config, "watches_max", "watches_per_stream_max")
     if config.limits.openings_burst_max < config.limits.openings_per_s_max // 10:

@@ -89,6 +89,11 @@ class ServerConfig:
     peers: Mapping[int, Address] = field(default_factory=dict)
     advertise: Address | None = None
     admin_listen: Address | None = None
+    zookeeper_listen: Address | None = None
+    zookeeper_advertise: Address | None = None
+    zookeeper_four_letter_words: str = "srvr"
+    zookeeper_packet_bytes_max: int = 0xFFFFF
+    zookeeper_connections_max: int = 10_000
     insecure: bool = False
     peer_tls_cert: str = ""
     peer_tls_key: str = ""
@@ -131,6 +136,19 @@ class ServerConfig:
             return str(self.listen)
         own = self.peers.get(self.replica_id)
         return str(Address(own.host, self.listen.port)) if own is not None else ""
+
+    @property
+    def zookeeper_client_address(self) -> str:
+        """What this replica tells ZooKeeper's clients to dial; empty when it does not serve them,
+        or cannot know."""
+        if self.zookeeper_listen is None:
+            return ""
+        if self.zookeeper_advertise is not None:
+            return str(self.zookeeper_advertise)
+        if not self.zookeeper_listen.is_wildcard:
+            return str(self.zookeeper_listen)
+        host, _, _ = self.client_address.rpartition(":")
+        return f"{host}:{self.zookeeper_listen.port}" if host else ""
 
     @property
     def has_tls(self) -> bool:

@@ -32,6 +32,12 @@ EVENTS: dict[str, str] = {
     "tls.check_failed": "looking for changed certificates met a bug; those in use stay",
     # Sessions.
     "session.expiring": "the leader proposes to end a silent session",
+    # ZooKeeper's clients.
+    "zookeeper.connection_broken": "a connection was ended, and why; its client goes elsewhere",
+    "zookeeper.connection_failed": "a connection met a bug, and was ended",
+    "zookeeper.unreadable_request": "a request's body is not what its type says; it was refused",
+    "zookeeper.too_many_connections": "a connection was closed at once: this address, or this "
+    "replica, has enough",
     # The log and the disk.
     "wal.recovered": "the checkpoint, if any, and the log after it were read",
     "wal.cut": "an unfinished write at the log's end was cut off; it may have been acknowledged "

@@ -27,8 +27,8 @@ serves nor ends."""
 
 
 class ReplicaHost:
-    """`open`, `listen`, `start`, `stop`. `assembly` is the replica that is there now; None while
-    there is none."""
+    """`open`, `listen`, `listen_zookeeper`, `start`, `stop`. `assembly` is the replica that is
+    there now; None while there is none."""
 
     def __init__(self, config: ServerConfig, surroundings: Surroundings) -> None:
         self.config = config
@@ -63,6 +63,14 @@ class ReplicaHost:
         await self.assembly.server.start()
         # A port that was given by the system stays the same when it is taken again.
         self.config = replace(self.config, listen=self.assembly.server.address)
+
+    async def listen_zookeeper(self) -> None:
+        """Take the port for ZooKeeper's clients, if there is one; after `listen`. Raises OSError: a
+        call of its own, so that who asks knows of which port."""
+        assert self.assembly is not None
+        server = self.assembly.server
+        await server.listen_zookeeper()
+        self.config = replace(self.config, zookeeper_listen=server.config.zookeeper_listen)
 
     async def start(self) -> None:
         assert self.assembly is not None
@@ -122,6 +130,7 @@ class ReplicaHost:
             self._around.measurements.snapshots_installed_total += 1
             self.assembly = await self._assemble()
             await self.listen()
+            await self.listen_zookeeper()
             await self.start()
         except Exception as error:
             self._around.on_fatal(error)

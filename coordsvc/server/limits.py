@@ -63,6 +63,9 @@ _ALL = (
            "use shorter names"),
     _limit("multi", "multi_operations_max", "operations of a multi", _EXCEEDED,
            "split it"),
+    _limit("zookeeper_packet", "zookeeper_packet_bytes_max",
+           "bytes of a packet of a ZooKeeper client", None,
+           effect="its connection is closed; the session lives on"),
     # Sessions and connections.
     _limit("outstanding_requests", "outstanding_requests_max",
            "requests of a Session stream that are not answered", None,
@@ -70,7 +73,7 @@ _ALL = (
     _limit("sessions", "sessions_max", "sessions of the cluster", _EXCEEDED,
            "close sessions that are not used"),
     _limit("connections_per_address", "connections_per_address_max",
-           "connections with calls under way, from one address", _EXCEEDED,
+           "connections from one address, of gRPC those with calls under way", _EXCEEDED,
            "share connections, or spread over replicas"),
     _limit("openings", "openings_per_s_max",
            "sessions and streams opened in a second; fewer while the loop lags", _THROTTLED,
@@ -78,6 +81,9 @@ _ALL = (
     _limit("openings_burst", "openings_burst_max",
            "sessions and streams opened at once; a quarter is kept for those that come back", None,
            effect="those above it are refused by `openings`"),
+    _limit("zookeeper_connections", "zookeeper_connections_max",
+           "connections of ZooKeeper's clients", None,
+           effect="a connection above it is closed at once"),
     # Watches.
     _limit("watches_per_stream", "watches_per_stream_max", "watches of a stream", _EXCEEDED,
            "use PERSISTENT_RECURSIVE, or several streams"),

@@ -106,6 +106,13 @@ class Members:
         heard = self._heard.get(replica_id)
         return heard[1].client_address if heard is not None else ""
 
+    def zookeeper_addresses(self) -> dict[int, str]:
+        """Where ZooKeeper's clients reach the members, by id; of those that are known to have such
+        an address. One that has fallen silent keeps its own."""
+        told = {i: heard[1].zookeeper_address for i, heard in self._heard.items()}
+        told[self._replica.replica_id] = self._own_info().zookeeper_address
+        return {i: told[i] for i in self.ids if told.get(i)}
+
     def peer_address(self, replica_id: int) -> str:
         address = self._peers.get(replica_id)
         return str(address) if address is not None else ""

@@ -18,8 +18,9 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from coordsvc import __version__
@@ -29,8 +30,6 @@ from coordsvc.server.histogram import Histogram, cumulative
 from coordsvc.server.measurements import Measurements
 from coordsvc.server.server import Server
 from coordsvc.storage.wal import FSYNC_SECONDS_BOUNDS, WalStatistics
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Parts(Protocol):
@@ -89,6 +88,7 @@ class ReplicaMetrics(Collector):
         yield from _requests(server)
         yield from _sessions(server)
         yield from _streams(server)
+        yield from _zookeeper(server)
         yield from _disk(parts)
         yield from _limits(server)
 
@@ -246,6 +246,34 @@ def _streams(server: Server) -> Iterator[Metric]:
         "From here on a watch can be resumed without a gap",
         hub.history_from_zxid,
     )
+
+
+def _zookeeper(server: Server) -> Iterator[Metric]:
+    """Without a value where there is no such door."""
+    connections = GaugeMetricFamily(
+        "coordsvc_zookeeper_connections", "Connections of ZooKeeper's clients"
+    )
+    outstanding = GaugeMetricFamily(
+        "coordsvc_zookeeper_outstanding_requests", "Requests of theirs that wait for their reply"
+    )
+    received = CounterMetricFamily(
+        "coordsvc_zookeeper_packets_received", "Packets that came from them"
+    )
+    sent = CounterMetricFamily(
+        "coordsvc_zookeeper_packets_sent", "Replies and watch events sent to them"
+    )
+    latency = SummaryMetricFamily(
+        "coordsvc_zookeeper_request_seconds", "Their requests, from arrival to reply"
+    )
+    if server.zookeeper is not None:
+        facts = server.zookeeper.facts()
+        traffic = facts.traffic
+        connections.add_metric([], len(facts.connections))
+        outstanding.add_metric([], facts.outstanding)
+        received.add_metric([], traffic.received)
+        sent.add_metric([], traffic.sent)
+        latency.add_metric([], traffic.answered, traffic.latency_ms_total / 1000)
+    yield from (connections, outstanding, received, sent, latency)
 
 
 def _disk(parts: Parts) -> Iterator[Metric]:

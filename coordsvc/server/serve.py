@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from coordsvc import __version__
 from coordsvc.exit_status import ExitStatus
 from coordsvc.server.addresses import Address
-from coordsvc.server.admin import Admin, bind
+from coordsvc.server.admin import Admin
 from coordsvc.server.assembly import Surroundings, Tls
 from coordsvc.server.certificate_files import CertificateFilesError
 from coordsvc.server.config_model import ServerConfig
@@ -29,10 +29,12 @@ from coordsvc.server.failures import (
 )
 from coordsvc.server.health import NOT_LOADED, Check
 from coordsvc.server.host import ReplicaHost
+from coordsvc.server.listening import bind
 from coordsvc.server.logs import configure_logging
 from coordsvc.server.loop_monitor import LoopMonitor
 from coordsvc.server.measurements import Measurements
 from coordsvc.server.metrics import ReplicaMetrics
+from coordsvc.server.zookeeper.monitoring import Monitored
 from coordsvc.storage.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -131,6 +133,8 @@ class ReplicaProcess:
         check_free("--listen", config.listen)
         if config.peer_address is not None:
             check_free("--peer-listen", config.peer_address)
+        if config.zookeeper_listen is not None:
+            check_free("--zookeeper-listen", config.zookeeper_listen)
         if config.admin_address is not None:
             await self._start_admin(config.admin_address)
         surroundings = Surroundings(self._fatal.on_fatal, self._measurements, self._tls)
@@ -139,6 +143,7 @@ class ReplicaProcess:
         assert host.assembly is not None
         await _listening("--peer-listen", config.peer_address, host.assembly.replica.listen())
         await _listening("--listen", config.listen, host.listen())
+        await _listening("--zookeeper-listen", config.zookeeper_listen, host.listen_zookeeper())
         await host.start()
         self._is_started = True
 
@@ -150,12 +155,18 @@ class ReplicaProcess:
         self._tls.start()
 
     async def _start_admin(self, address: Address) -> None:
-        self._admin = Admin(self._metrics.text, lambda: self._monitor.fault, self._checks)
+        self._admin = Admin(
+            self._metrics.text, lambda: self._monitor.fault, self._checks, self._monitored
+        )
         listener = take("--admin-listen", address)
         self._admin_listen = str(Address(address.host, listener.getsockname()[1]))
         await self._admin.start(listener)
 
     # --------------------------------------------------------------------------------------- serve
+
+    def _monitored(self) -> Monitored | None:
+        assembly = self._host.assembly if self._host is not None else None
+        return assembly.server.monitored if assembly is not None else None
 
     def _checks(self) -> Sequence[Check]:
         return self._host.checks() if self._host is not None else NOT_LOADED
@@ -180,6 +191,7 @@ class ReplicaProcess:
                 "listen": str(config.listen),
                 "peer_listen": str(config.peer_address or ""),
                 "admin_listen": self._admin_listen,
+                "zookeeper_listen": str(config.zookeeper_listen or ""),
                 "term": replica.term,
                 "zxid": state.zxid,
                 "znodes": len(state.znodes),
@@ -217,8 +229,8 @@ def take(option: str, address: Address) -> socket.socket:
 
 
 def check_free(option: str, address: Address) -> None:
-    """Raises StartRefusedError unless `address` can be listened on now. gRPC's own answer would
-    come late and say nothing of the option."""
+    """Raises StartRefusedError unless `address` can be listened on now. What is asked for it later
+    would answer late, and gRPC says nothing of the option."""
     if address.port:
         take(option, address).close()
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -41,6 +42,8 @@ from coordsvc.server.session_streams import SessionService
 from coordsvc.server.stall import TURN_SECONDS
 from coordsvc.server.watch_hub import WatchHub
 from coordsvc.server.watch_service import WatchService
+from coordsvc.server.zookeeper.door import Door
+from coordsvc.server.zookeeper.front import make_door, monitored
 from coordsvc.v1 import cluster_pb2, common_pb2, coordination_pb2
 
 logger = logging.getLogger(__name__)
@@ -120,6 +123,10 @@ class Server:
         self.members = Members(
             replica, config.peers, self._own_info, tick_s=tick_s, reachable_s=confirmed_age_s_max
         )
+        self.zookeeper: Door | None = None
+        self.monitored = monitored(self)
+        if config.zookeeper_listen is not None:
+            self.zookeeper = make_door(self, self.monitored)
         replica.set_handler(Touch, self._on_touch)
         replica.set_handler(TouchAck, self._on_touch_ack)
         self.door = FrontDoor(self.admission, self.measurements)
@@ -154,6 +161,19 @@ class Server:
         self.disk_space.start()
         self._grpc = server
         await server.start()
+
+    async def listen_zookeeper(self) -> None:
+        """Serve ZooKeeper's clients as well, if so configured. Raises OSError."""
+        if self.zookeeper is not None:
+            assert self.config.zookeeper_listen is not None
+            tls = self.tls.accepting if self.tls is not None else None
+            await self.zookeeper.listen(self.config.zookeeper_listen, tls)
+            self.config = replace(self.config, zookeeper_listen=self.zookeeper.address)
+
+    @property
+    def zookeeper_address(self) -> Address | None:
+        """Where it serves them: with the port it was given, once it listens. None: nowhere."""
+        return self.zookeeper.address if self.zookeeper is not None else None
 
     def _add_port(self, server: aio.Server) -> int:
         if self.tls is None:
@@ -209,12 +229,16 @@ class Server:
         reason = coordination_pb2.GO_AWAY_REASON_SHUTTING_DOWN
         self.sessions.begin_end_all(reason, int(grace_s * 1000))
         self.watches.end_all(ShuttingDownError("this replica is stopping; go on at another one"))
+        if self.zookeeper is not None:
+            self.zookeeper.begin_end_all()
 
     async def end_streams(self, timeout_s: float) -> None:
         """End what is left of them, answering what is not decided as unknown."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self.sessions.end_all()
+                if self.zookeeper is not None:
+                    await self.zookeeper.end_all()
         except TimeoutError:
             logger.warning("process.streams_left", extra={"seconds": timeout_s})
 
@@ -249,6 +273,8 @@ class Server:
         if applied.closed_sessions:
             self.measurements.sessions_expired_total += expired_sessions(applied)
         self.sessions.on_applied(applied)
+        if self.zookeeper is not None:
+            self.zookeeper.on_applied(applied)
 
     def on_leading(self, term: int) -> None:
         now = self.replica.clock.monotonic()
@@ -379,6 +405,7 @@ class Server:
             features=FEATURES,
             cluster_config=self.config.cluster.fingerprint(),
             is_space_low=self.disk_space.is_low_here,
+            zookeeper_address=self.config.zookeeper_client_address,
         )
 
 

@@ -1,4 +1,4 @@
-"""Who is told of which change, at this replica: the watches of every stream.
+"""Who is told of which change, at this replica: the watches of every stream and connection.
 
 Every applied entry comes here before anything is answered that shows it. Its changes go into the
 history, and into the buffers of those who watch; a stream empties its watcher's buffer when it can
@@ -19,7 +19,7 @@ from coordsvc.core.state import State
 from coordsvc.core.watches import WatchTable
 from coordsvc.server.config_model import LimitsConfig
 from coordsvc.server.watch_messages import Spec, specs_from_messages
-from coordsvc.server.watcher import Watcher, tell
+from coordsvc.server.watcher import Listener, Watcher, tell
 
 __all__ = ["Spec", "WatchHub", "WatchHubStatistics", "Watcher", "specs_from_messages"]
 
@@ -47,20 +47,25 @@ class WatchHub:
         self.gaps_total = 0
         self.on_sessions_closed: Callable[[tuple[int, ...]], None] = lambda session_ids: None
         """Told after the changes of their end are in the buffers."""
-        self._watchers: set[Watcher] = set()
+        self._watchers: set[Listener] = set()
 
     def open(self, ids: Callable[[], tuple[AuthId, ...]], on_items: Callable[[], None]) -> Watcher:
         """A watcher without watches; whoever opens it closes it. `ids()` are its identities at
         that moment. `on_items()` is called when something waits, and then not again before the
         next `take`."""
         watcher = Watcher(self, ids, on_items)
-        self._watchers.add(watcher)
+        self.opened(watcher)
         return watcher
+
+    def opened(self, watcher: Listener) -> None:
+        """From now on it may be in the table, until it is `closed`. More than once is the same as
+        once."""
+        self._watchers.add(watcher)
 
     def count_gap(self) -> None:
         self.gaps_total += 1
 
-    def closed(self, watcher: Watcher) -> None:
+    def closed(self, watcher: Listener) -> None:
         self._watchers.discard(watcher)
 
     def on_applied(self, applied: AppliedEntry) -> None:
@@ -72,7 +77,7 @@ class WatchHub:
             self.on_sessions_closed(applied.closed_sessions)
 
     def _tell(self, changes: tuple[Change, ...]) -> None:
-        told: dict[Watcher, object] = {}
+        told: dict[Listener, object] = {}
         for change in changes:
             for match in self.table.match(change):
                 tell(change, match)

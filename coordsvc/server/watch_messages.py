@@ -53,9 +53,22 @@ def specs_from_messages(messages: Iterable[watch_pb2.WatchSpec]) -> list[Spec]:
 
 class Event:
     """A change as an event, the same for everybody who is told. Its message is made when it is
-    first sent, and again only for other watch ids; nobody may change it."""
+    first sent, and again only for other watch ids; nobody may change it.
 
-    __slots__ = ("_key", "_message", "data", "path", "path_bytes", "stat", "type", "zxid")
+    `encoded`: (zxid, packet), as ZooKeeper's protocol says it; whoever is the first to need it
+    makes it, for everybody."""
+
+    __slots__ = (
+        "_key",
+        "_message",
+        "data",
+        "encoded",
+        "path",
+        "path_bytes",
+        "stat",
+        "type",
+        "zxid",
+    )
 
     def __init__(
         self, event_type: int, path: str, zxid: int, data: bytes | None, stat: Stat | None
@@ -66,6 +79,7 @@ class Event:
         self.data = data
         self.stat = stat
         self.path_bytes = len(path) if path.isascii() else len(path.encode())
+        self.encoded: tuple[int, bytes] | None = None
         self._key: tuple[tuple[int, ...], bool, bool] | None = None
         self._message: watch_pb2.WatchEvent | None = None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coordsvc.core.auth import check
 from coordsvc.core.commands import DELETED, OPEN_ACL, READ, AuthId, Change
@@ -36,6 +36,26 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.004
 """Resuming goes on for so long in one turn of the loop, which must not take 10 ms."""
+
+
+class Listener(Protocol):
+    """What the hub tells: a watcher of its table, whatever it stands for."""
+
+    ids: Callable[[], tuple[AuthId, ...]]
+    """Its identities at that moment."""
+
+    def push(self, event: Event, watches: list[Watch]) -> None:
+        """An event that these watches match, and it may READ; it is the same for everybody.
+        One-shot watches are used up, and not in the table any more."""
+        ...
+
+    def push_unreadable(self, zxid: int, watches: list[Watch]) -> None:
+        """They match a change that it may not READ. One-shot watches are used up."""
+        ...
+
+    def end_group(self) -> None:
+        """All of a zxid was pushed."""
+        ...
 
 
 class Watcher:
@@ -333,6 +353,7 @@ def tell(change: Change, match: Match) -> None:
     """Put the change into the buffers of those who watch, and may READ what it is about."""
     event_type, path, acl, found = match
     event: Event | None = None
+    watcher: Listener
     for watcher, watches in found.items():
         if acl is OPEN_ACL or check(acl, READ, watcher.ids()):
             if event is None:

@@ -32,7 +32,12 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from coordsvc.cli.local_layout import LocalReplica, endpoints_text, serve_arguments
+from coordsvc.cli.local_layout import (
+    LocalReplica,
+    endpoints_text,
+    serve_arguments,
+    zookeeper_hosts,
+)
 from coordsvc.client.channels import channel_options
 from coordsvc.client.methods import DIGEST, STATUS, Method, RequestT, ResponseT
 from coordsvc.client.options import ClientConfig, TlsOptions
@@ -55,7 +60,7 @@ class LocalCluster:
     """`environments` are added to the replicas' own environment, by replica id; `limits` are
     resource limits set on their processes (such as {2: {resource.RLIMIT_NOFILE: 512}}). `tls` is
     how this class itself asks them. `settings` are configuration keys of all of them, by flat name
-    (such as {"checkpoint_interval_s": 1})."""
+    (such as {"checkpoint_interval_s": 1}). With `zookeeper` they serve ZooKeeper's clients, too."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class LocalCluster:
         extra_arguments: Sequence[str] = (),
         tls: TlsOptions | None = None,
         settings: Mapping[str, object] | None = None,
+        zookeeper: bool = False,
     ) -> None:
         self._directory = directory
         self._environments = environments or {}
@@ -75,6 +81,7 @@ class LocalCluster:
         self._settings = {
             f"COORDSVC_{name.upper()}": str(value) for name, value in (settings or {}).items()
         }
+        self.has_zookeeper = zookeeper
         self.tls = tls
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._pipes: dict[int, int] = {}
@@ -105,6 +112,7 @@ class LocalCluster:
                 client_port=free_port(),
                 peer_port=free_port(),
                 admin_port=free_port(),
+                zookeeper_port=free_port() if self.has_zookeeper else 0,
             )
             for replica_id in self.ids
         }
@@ -116,6 +124,11 @@ class LocalCluster:
     @property
     def endpoints_text(self) -> str:
         return endpoints_text(list(self.replicas.values()))
+
+    @property
+    def zookeeper_hosts(self) -> str:
+        """What ZooKeeper's clients take; with `zookeeper`."""
+        return zookeeper_hosts(list(self.replicas.values()))
 
     def log_path(self, replica_id: int) -> Path:
         return self._directory / "logs" / f"replica-{replica_id}.log"

@@ -62,9 +62,17 @@ class LocalServer:
     def endpoint(self) -> str:
         return str(self.server.address)
 
+    @property
+    def zookeeper_endpoint(self) -> str:
+        """What its ZooKeeper clients dial, where `zookeeper_listen` is given."""
+        address = self.host.config.zookeeper_listen
+        assert address is not None and address.port, "it does not serve ZooKeeper's clients"
+        return str(address)
+
     async def start(self) -> None:
         await self.host.open()
         await self.host.listen()
+        await self.host.listen_zookeeper()
         await self.host.start()
 
     async def wait_ready(self) -> None:
@@ -77,7 +85,8 @@ class LocalServer:
 
 class LocalServers:
     """`async with LocalServers(directory, 3) as servers:` gives them ready to serve. `changes` are
-    of ServerConfig."""
+    of ServerConfig; with `zookeeper_listen=Address(LOOPBACK, 0)` each serves ZooKeeper's clients on
+    a port of its own."""
 
     def __init__(self, directory: str, replicas: int, **changes: Any) -> None:
         self._directory = directory

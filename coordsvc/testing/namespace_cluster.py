@@ -32,6 +32,7 @@ class NamespaceCluster(LocalCluster):
         environments: Mapping[int, Mapping[str, str]] | None = None,
         extra_arguments: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
+        zookeeper: bool = False,
     ) -> None:
         self.network = network
         super().__init__(
@@ -41,12 +42,17 @@ class NamespaceCluster(LocalCluster):
             # Nobody but this machine is in that network.
             extra_arguments=("--insecure", *extra_arguments),
             settings=settings,
+            zookeeper=zookeeper,
         )
 
     def move_ports(self) -> None:
         """They need not be free anywhere else, so they are always the same."""
         self.replicas = {
-            replica.replica_id: replace(replica, host=self.network.address(replica.replica_id))
+            replica.replica_id: replace(
+                replica,
+                host=self.network.address(replica.replica_id),
+                zookeeper_port=replica.zookeeper_port if self.has_zookeeper else 0,
+            )
             for replica in dev_replicas(len(self.ids), self._directory, BASE_PORT)
         }
 

@@ -26,11 +26,7 @@ def free_base_port(count: int) -> int:
 
 
 def ports_of(replicas: tuple[LocalReplica, ...]) -> list[int]:
-    return [
-        port
-        for replica in replicas
-        for port in (replica.client_port, replica.peer_port, replica.admin_port)
-    ]
+    return [port for replica in replicas for port in replica.ports().values()]
 
 
 def children_of(pid: int) -> list[int]:

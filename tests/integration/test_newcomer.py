@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from coordsvc.cli.local_layout import zookeeper_hosts
 from coordsvc.exit_status import ExitStatus
 from coordsvc.testing.cluster import wait_for
 from tests.integration.dev_run import DevRun, children_of, free_base_port, is_alive
@@ -60,6 +62,17 @@ def test_start_paste_stop_start_again(tmp_path: Path, base_port: int) -> None:
         assert paste(get, tmp_path).stdout == "world"
         pasted = paste(dev.line_to_paste(), tmp_path)
         assert pasted.returncode == 0, "the line to paste fails on the second start"
+
+
+def test_zookeepers_clients_are_told_where_to_connect(dev: DevRun) -> None:
+    """And find it there: each replica answers any word."""
+    hosts = dev.wait_line("ZooKeeper:").split()[1]
+    assert hosts == zookeeper_hosts(dev.replicas)
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        with socket.create_connection((name, int(port)), 10) as connection:
+            connection.sendall(b"ruok")
+            assert connection.recv(64) == b"imok"
 
 
 def test_it_is_ready_again_soon(tmp_path: Path, base_port: int) -> None:

@@ -43,12 +43,15 @@ def taken() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("option", ["--listen", "--peer-listen", "--admin-listen"])
+@pytest.mark.parametrize(
+    "option", ["--listen", "--peer-listen", "--admin-listen", "--zookeeper-listen"]
+)
 def test_an_address_in_use(tmp_path: Path, taken: str, option: str) -> None:
     addresses = {
         "--listen": f"127.0.0.1:{free_port()}",
         "--peer-listen": f"127.0.0.1:{free_port()}",
         "--admin-listen": f"127.0.0.1:{free_port()}",
+        "--zookeeper-listen": f"127.0.0.1:{free_port()}",
     }
     addresses[option] = taken
     peers = ",".join(

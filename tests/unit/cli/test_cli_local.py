@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,8 +16,13 @@ from click.testing import CliRunner
 
 from coordsvc.cli.console import LINES_MAX, Console
 from coordsvc.cli.dev import claim_data_dir, command_line
-from coordsvc.cli.dev_child import describe_end
-from coordsvc.cli.local_layout import dev_replicas, endpoints_text, serve_arguments
+from coordsvc.cli.dev_child import describe_end, environment
+from coordsvc.cli.local_layout import (
+    dev_replicas,
+    endpoints_text,
+    serve_arguments,
+    zookeeper_hosts,
+)
 from coordsvc.cli.main import main
 from coordsvc.server.config import load_config
 from coordsvc.storage.data_dir import DataDir
@@ -27,6 +33,7 @@ def test_the_layout_of_dev() -> None:
     replicas = dev_replicas(3, Path("data"), 7400)
     assert endpoints_text(replicas) == "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
     assert [replica.peer_port for replica in replicas] == [7501, 7502, 7503]
+    assert zookeeper_hosts(replicas) == "127.0.0.1:7601,127.0.0.1:7602,127.0.0.1:7603"
     assert [replica.admin_port for replica in replicas] == [7701, 7702, 7703]
     assert replicas[1].data_dir == Path("data/2")
 
@@ -44,10 +51,29 @@ def test_its_command_lines_are_understood(count: int) -> None:
         assert config.replica_id == replica.replica_id
         assert str(config.listen) == replica.endpoint
         assert str(config.admin_listen) == replica.admin_endpoint
+        assert str(config.zookeeper_listen) == replica.zookeeper_endpoint
         assert config.data_dir == str(replica.data_dir)
         assert len(config.peers) == (count if count > 1 else 0)
         if count > 1:
             assert str(config.peer_address) == replica.peer_endpoint
+
+
+def test_a_replica_without_a_zookeeper_port_serves_no_such_clients() -> None:
+    (replica,) = dev_replicas(1, Path("data"), 7400)
+    without = replace(replica, zookeeper_port=0)
+    assert "--zookeeper-listen" in replica.ports()
+    assert "--zookeeper-listen" not in without.ports()
+    assert "--zookeeper-listen" not in serve_arguments(without, [without])
+
+
+def test_dev_answers_all_words_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "COORDSVC_ZOOKEEPER_FOUR_LETTER_WORDS"
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COORDSVC_ZOOKEEPER_ADVERTISE", "front:2181")
+    assert environment()[name] == "*"
+    assert "COORDSVC_ZOOKEEPER_ADVERTISE" not in environment(), "it is one replica's"
+    monkeypatch.setenv(name, "ruok")
+    assert environment()[name] == "ruok"
 
 
 def test_only_given_options_outrank_the_environment() -> None:

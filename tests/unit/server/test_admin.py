@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import aiohttp
 import pytest
 
 from coordsvc.server import admin
 from coordsvc.server.addresses import Address
-from coordsvc.server.admin import Admin, bind
+from coordsvc.server.admin import Admin
 from coordsvc.server.health import NOT_LOADED, Check
+from coordsvc.server.listening import bind
+from coordsvc.server.zookeeper.monitoring import Monitored
+from tests.unit.server.zookeeper.monitoring_harness import monitored
 
 
 class Page:
-    """An admin port; `dead` and `checks` are what it is told."""
+    """An admin port; `dead`, `checks` and `monitored` are what it is told."""
 
     def __init__(self) -> None:
         self.dead = ""
         self.checks: Sequence[Check] = NOT_LOADED
-        self.admin = Admin(lambda: b"the metrics\n", lambda: self.dead, lambda: self.checks)
+        self.monitored: Monitored | None = None
+        self.admin = Admin(
+            lambda: b"the metrics\n",
+            lambda: self.dead,
+            lambda: self.checks,
+            lambda: self.monitored,
+        )
         self.listener = bind(Address("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
+
+    async def get_json(self, path: str) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with aiohttp.ClientSession() as client, client.get(url) as answer:
+            return answer.status, await answer.json()  # It must be called JSON, too.
 
     async def get(self, path: str, method: str = "GET") -> tuple[int, str]:
         url = f"http://127.0.0.1:{self.port}{path}"
@@ -74,9 +89,39 @@ async def test_dead_is_told_with_its_reason_whatever_ready_says(page: Page) -> N
 
 async def test_nothing_else_is_there_and_nothing_can_be_changed(page: Page) -> None:
     status, text = await page.get("/")
-    assert status == 404 and "/metrics, /livez, /readyz" in text
+    assert status == 404 and "/metrics, /livez, /readyz, /commands\n" in text
+    assert await page.get("/commandsx") == (404, text)
     assert (await page.get("/metrics", "POST"))[0] == 405
+    assert (await page.get("/commands/ruok", "POST"))[0] == 405
     assert (await page.get("/livez", "HEAD"))[0] == 200
+
+
+async def test_commands_are_unavailable_until_the_data_is_loaded(page: Page) -> None:
+    status, content = await page.get_json("/commands/ruok")
+    assert status == 503 and content["command"] == "ruok" and content["error"]
+    async with monitored() as scene:
+        page.monitored = scene.about
+        expected = (200, {"command": "ruok", "error": None})
+        assert await page.get_json("/commands/ruok") == expected
+
+
+async def test_commands_are_listed_and_found_by_all_their_names(page: Page) -> None:
+    async with monitored() as scene:
+        page.monitored = scene.about
+        for path in ("/commands", "/commands/"):
+            status, content = await page.get_json(path)
+            assert status == 200 and "monitor" in content["commands"]
+        for name in ("monitor", "mntr"):
+            status, content = await page.get_json(f"/commands/{name}?pretty")
+            assert status == 200 and content["command"] == "monitor"
+
+
+async def test_a_command_that_is_not_there_is_not_found_in_json(page: Page) -> None:
+    async with monitored() as scene:
+        page.monitored = scene.about
+        status, content = await page.get_json("/commands/no%20such")
+        assert status == 404
+        assert content == {"command": "no such", "error": "Unknown command: no such"}
 
 
 async def test_a_request_that_never_ends_is_cut_off(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,9 @@ OTHER_VALUES = {
     "peer_listen": '"127.0.0.1:2"',
     "advertise": '"front:7401"',
     "admin_listen": '"none"',
+    "zookeeper_listen": '"127.0.0.1:2181"',
+    "zookeeper_advertise": '"front:2181"',
+    "zookeeper_four_letter_words": '"srvr, ruok"',
     "insecure": "true",
     "superuser_digest": '"super:D/InIHSb7yEEbrWz8b9l71RjZJU="',
     "log_format": '"json"',
@@ -273,6 +277,37 @@ def test_what_clients_are_told_to_dial() -> None:
     assert ServerConfig(advertise=Address("front", 1)).client_address == "front:1"
     assert any_host.client_address == ""
     assert replace(any_host, peers=peers).client_address == "10.0.0.1:7401"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),
+        ({"zookeeper_advertise": Address("front", 1)}, ""),
+        ({"zookeeper_listen": Address("10.0.0.9", 2181)}, "10.0.0.9:2181"),
+        ({"zookeeper_listen": Address("::1", 2181)}, "[::1]:2181"),
+        ({"zookeeper_listen": Address("0.0.0.0", 2181),
+          "zookeeper_advertise": Address("front", 1)}, "front:1"),
+        # The host is the one that other clients are told: given, own, or among the peers.
+        ({"zookeeper_listen": Address("0.0.0.0", 2181),
+          "advertise": Address("front", 1)}, "front:2181"),
+        ({"zookeeper_listen": Address("0.0.0.0", 2181),
+          "listen": Address("10.0.0.9", 7401)}, "10.0.0.9:2181"),
+        ({"zookeeper_listen": Address("::", 2181),
+          "listen": Address("2001:db8::9", 7401)}, "[2001:db8::9]:2181"),
+        ({"zookeeper_listen": Address("0.0.0.0", 2181), "listen": Address("0.0.0.0", 7401),
+          "peers": {1: Address("10.0.0.1", 9), 2: Address("10.0.0.2", 9)}}, "10.0.0.1:2181"),
+        ({"zookeeper_listen": Address("0.0.0.0", 2181), "listen": Address("0.0.0.0", 7401)}, ""),
+    ],
+)  # fmt: skip
+def test_what_zookeepers_clients_are_told_to_dial(changes: Any, expected: str) -> None:
+    assert ServerConfig(**changes).zookeeper_client_address == expected
+
+
+def test_zookeepers_clients_are_served_only_when_asked_for() -> None:
+    assert load_config({}, {}).zookeeper_listen is None
+    config = load_config({"zookeeper_listen": "127.0.0.1:2181"}, {})
+    assert config.zookeeper_listen == Address("127.0.0.1", 2181)
 
 
 def test_the_fingerprint_tells_clusters_with_other_values_apart() -> None:

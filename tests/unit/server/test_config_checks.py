@@ -84,12 +84,41 @@ def test_no_number_is_without_a_range() -> None:
          "replica.admin_listen",
          "is the port of replica.listen too"),
         ({"advertise": "0.0.0.0:7401"}, "replica.advertise", "nobody can dial"),
+        ({"zookeeper_advertise": "[::]:2181"}, "zookeeper.advertise", "nobody can dial"),
+        ({"zookeeper_advertise": "front:0"}, "zookeeper.advertise", "nobody can dial"),
+        ({"zookeeper_listen": "127.0.0.1:7401"}, "zookeeper.listen",
+         "is the port of replica.listen too"),
+        ({"zookeeper_listen": "127.0.0.1:7701"}, "zookeeper.listen",
+         "is the port of replica.admin_listen too"),
+        ({"zookeeper_listen": "0.0.0.0:9", "peers": "1=127.0.0.1:9,2=127.0.0.1:8", "insecure": "1"},
+         "zookeeper.listen", "is the port of replica.peer_listen too"),
+        ({"zookeeper_four_letter_words": "ruok, wchx"}, "zookeeper.four_letter_words",
+         "'wchx' is none of"),
+        ({"zookeeper_listen": "127.0.0.1:2181", "zookeeper_packet_bytes_max": 2 * MIB + 1,
+          "message_size_bytes_max": 2 * MIB}, "cluster.message_size_bytes_max",
+         "is less than zookeeper.packet_bytes_max (2097153)"),
     ],
 )  # fmt: skip
 def test_relations(flags: Mapping[str, object], key: str, expected: str) -> None:
     faults = faults_of(flags)
     assert set(faults) == {key}
     assert expected in faults[key]
+
+
+@pytest.mark.parametrize("words", ["*", "", "srvr", "ruok,mntr, conf ,"])
+def test_four_letter_words_are_a_list_as_zookeepers(words: str) -> None:
+    assert load_config({"zookeeper_four_letter_words": words}, {}).zookeeper_four_letter_words == (
+        words
+    )
+
+
+def test_what_zookeepers_clients_are_given_is_compared_only_where_they_are_served() -> None:
+    """So that a configuration from before they could be goes on."""
+    small = {"data_size_bytes_max": 1024, "message_size_bytes_max": 256 * 1024}
+    load_config(small, {})
+    assert "cluster.message_size_bytes_max" in faults_of(
+        {**small, "zookeeper_listen": "127.0.0.1:2181"}
+    )
 
 
 def test_a_relation_is_kept_at_its_bound() -> None:
@@ -104,6 +133,8 @@ def test_a_relation_is_kept_at_its_bound() -> None:
             "log_bytes_max": 64 * MIB,
             "session_timeout_ms_min": 1000,
             "session_timeout_ms_max": 1000,
+            "zookeeper_listen": "127.0.0.1:2181",
+            "zookeeper_packet_bytes_max": MIB,
         },
         {},
     )
@@ -135,6 +166,7 @@ def test_a_frame_to_a_client_stays_below_what_clients_take_by_default() -> None:
     [
         ({"listen": "0.0.0.0:7401"}, "replica.listen", "tls.cert and tls.key"),
         ({"listen": "example.org:7401"}, "replica.listen", "tls.cert and tls.key"),
+        ({"zookeeper_listen": "0.0.0.0:2181"}, "zookeeper.listen", "tls.cert and tls.key"),
         ({"admin_listen": "[::]:7701"}, "replica.admin_listen", "this needs access.insecure"),
         ({"peers": "1=10.0.0.1:1,2=10.0.0.2:1"}, "replica.peer_listen",
          "peer_tls.cert, peer_tls.key and peer_tls.ca"),
@@ -158,11 +190,15 @@ def pem(tmp_path: Path) -> str:
 def test_tls_is_that_second_word_each_for_its_own_door(pem: str) -> None:
     peer_tls = dict.fromkeys(("peer_tls_cert", "peer_tls_key", "peer_tls_ca"), pem)
     tls = dict.fromkeys(("tls_cert", "tls_key"), pem)
-    far = {"listen": "10.0.0.1:7401", "peers": "1=10.0.0.1:1,2=10.0.0.2:1"}
+    far = {
+        "listen": "10.0.0.1:7401",
+        "zookeeper_listen": "10.0.0.1:2181",
+        "peers": "1=10.0.0.1:1,2=10.0.0.2:1",
+    }
     config = load_config({**far, **tls, **peer_tls}, {})
     assert config.has_tls and config.has_peer_tls
     assert set(faults_of({**far, **tls})) == {"replica.peer_listen"}
-    assert set(faults_of({**far, **peer_tls})) == {"replica.listen"}
+    assert set(faults_of({**far, **peer_tls})) == {"replica.listen", "zookeeper.listen"}
     assert set(faults_of({**far, **tls, **peer_tls, "admin_listen": "10.0.0.1:1"})) == {
         "replica.admin_listen"
     }

@@ -49,17 +49,21 @@ def test_every_key_is_in_it(loaded: Loaded) -> None:
 
 
 def test_each_line_says_where_its_value_is_from(loaded: Loaded, tmp_path: Path) -> None:
-    lines = {
-        line.split(" = ")[0]: line.split("# ", 1)[1]
-        for line in render(loaded, with_origin=True).splitlines()
-        if " = " in line
-    }
-    assert lines["id"] == str(tmp_path / "given.toml")
-    assert lines["1"] == lines["2"] == lines["watches_max"] == lines["id"]
-    assert lines["listen"] == "--listen"
-    assert lines["tick_ms"] == "environment COORDSVC_TICK_MS"
-    assert lines["log_keep_bytes"] == "--set storage.log_keep_bytes"
-    assert lines["sessions_max"] == "default"
+    lines: dict[str, str] = {}
+    table = ""
+    for line in render(loaded, with_origin=True).splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        elif line:
+            lines[f"{table}.{line.split(' = ')[0]}"] = line.split("# ", 1)[1]
+    given = str(tmp_path / "given.toml")
+    for label in ("replica.id", "peers.1", "peers.2", "limits.watches_max"):
+        assert lines[label] == given
+    assert lines["replica.listen"] == "--listen"
+    assert lines["zookeeper.listen"] == "default"
+    assert lines["cluster.tick_ms"] == "environment COORDSVC_TICK_MS"
+    assert lines["storage.log_keep_bytes"] == "--set storage.log_keep_bytes"
+    assert lines["cluster.sessions_max"] == "default"
 
 
 @pytest.mark.parametrize("with_origin", [False, True])

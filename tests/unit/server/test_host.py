@@ -15,13 +15,14 @@ from grpc import aio
 
 from coordsvc.client.options import ClientConfig
 from coordsvc.client.unary import UnaryClient
+from coordsvc.server.addresses import Address
 from coordsvc.server.assembly import Surroundings
 from coordsvc.server.config_model import ServerConfig, StorageConfig
 from coordsvc.server.host import ReplicaHost
 from coordsvc.storage.data_dir import DataDir
 from coordsvc.storage.errors import DataDirRefusedError
 from coordsvc.storage.files import FileSystem
-from coordsvc.testing.local_servers import LocalServer, LocalServers
+from coordsvc.testing.local_servers import LOOPBACK, LocalServer, LocalServers
 from coordsvc.v1 import coordination_pb2
 from coordsvc.v1.coordination_pb2_grpc import CoordinationStub
 from tests.unit.server.harness import eventually
@@ -166,6 +167,21 @@ async def test_what_was_replaced_is_let_go(tmp_path: Path) -> None:
             await servers.servers[1].wait_ready()
         assert host.assembly.replica.machine is not old()
         assert old() is None
+
+
+async def test_zookeepers_clients_find_it_at_the_same_port_again(tmp_path: Path) -> None:
+    here = Address(LOOPBACK, 0)
+    async with LocalServers(str(tmp_path), 1, zookeeper_listen=here) as servers:
+        server = servers.servers[1]
+        before, old = server.zookeeper_endpoint, server.server
+        server.host._on_installed()
+        async with asyncio.timeout(20):
+            await server.wait_ready()
+        assert server.server is not old
+        assert server.zookeeper_endpoint == before == str(server.server.zookeeper_address)
+        assert server.server.members.zookeeper_addresses() == {1: before}
+        _, writer = await asyncio.open_connection(LOOPBACK, server.server.zookeeper_address.port)
+        writer.close()
 
 
 async def test_what_is_installed_while_it_stops_is_left_to_the_next_start(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from coordsvc.core.commands import NO_CALLER, SetDataOp, Write
 from coordsvc.errors import Applied, BadArgumentsError, CoordError, ErrorCode, NoQuorumError
 from coordsvc.raft.origin import Origin
 from coordsvc.server.assembly import replica_settings
+from coordsvc.server.config_keys import KEYS
 from coordsvc.server.config_model import ClusterConfig, LimitsConfig, ServerConfig
 from coordsvc.server.limits import LIMITS, Limit, Limits, refusal
 from coordsvc.server.status_map import MESSAGE_BYTES_MAX, status_of
@@ -51,7 +52,9 @@ def test_every_limit_of_the_configuration_is_in_the_table() -> None:
         field.name for field in fields(ClusterConfig) if field.name.endswith(("_max", "_min"))
     }
     settings -= {"session_timeout_ms_min", "session_timeout_ms_max"}  # what is asked is changed
+    settings |= {key.name for key in KEYS.values() if not key.group and key.name.endswith("_max")}
     assert {limit.key.name for limit in LIMITS.values()} == settings | {"disk_free_bytes_min"}
+    assert "zookeeper_packet_bytes_max" in settings
 
 
 def test_every_limit_that_refuses_is_enforced_somewhere() -> None:

@@ -26,9 +26,11 @@ async def server() -> AsyncIterator[Harness]:
         yield harness
 
 
-def info(replica_id: int, *, settings: str = OWN, is_low: bool = False) -> ReplicaInfo:
+def info(
+    replica_id: int, *, settings: str = OWN, is_low: bool = False, zookeeper: str = ""
+) -> ReplicaInfo:
     return ReplicaInfo(
-        replica_id, 2, "", "", 1, 1, 1, 1, 0, "0", (), cluster_config=settings, is_space_low=is_low
+        replica_id, 2, "", "", 1, 1, 1, 1, 0, "0", (), settings, is_low, zookeeper_address=zookeeper
     )
 
 
@@ -75,12 +77,40 @@ async def test_it_tells_its_own_settings_and_space(server: Harness) -> None:
 def test_what_a_replica_without_these_fields_says_is_understood() -> None:
     """And the other way round: it skips what it does not know."""
     told = msgspec.to_builtins(info(2))
-    frame = msgspec.msgpack.encode((4, told[:-2]))
+    frame = msgspec.msgpack.encode((4, told[:-3]))
     _, decoded = decode_message(frame)
     assert decoded == msgspec.structs.replace(info(2), cluster_config="", is_space_low=False)
+    whole = info(2, is_low=True, zookeeper="b:2181")
+    _, decoded = decode_message(msgspec.msgpack.encode((4, msgspec.to_builtins(whole)[:-1])))
+    assert decoded == info(2, is_low=True)
     _, longer = decode_message(msgspec.msgpack.encode((4, [*told, "new"])))
     assert longer == info(2)
-    assert decode_message(encode_frame(4, info(2))[4:])[1] == info(2)
+    assert decode_message(encode_frame(4, whole)[4:])[1] == whole
+
+
+async def test_where_zookeepers_clients_reach_the_members_that_serve_them() -> None:
+    async with local_server(peers=PEERS, zookeeper_advertise=Address("a", 2181)) as server:
+        members = server.server.members
+        assert members.zookeeper_addresses() == {}, "it serves none"
+    here = Address("127.0.0.1", 0)
+    async with local_server(peers=PEERS, zookeeper_listen=here) as server:
+        members = server.server.members
+        await server.server.listen_zookeeper()
+        own = server.server.zookeeper.address
+        assert members.zookeeper_addresses() == {1: str(own)} and own.port
+        server.replica.receive(3, info(3, zookeeper="c:2181"))
+        server.replica.receive(2, info(2))
+        assert members.zookeeper_addresses() == {1: str(own), 3: "c:2181"}
+        server.replica.receive(2, info(2, zookeeper="b:2181"))
+        assert list(members.zookeeper_addresses().items()) == [
+            (1, str(own)), (2, "b:2181"), (3, "c:2181")
+        ]  # fmt: skip
+        server.server.members.turn(server.replica.clock.monotonic() + 100.0)
+        assert 3 in members.zookeeper_addresses(), "one that fell silent keeps its address"
+        told = [message for _, message in server.replica.sent if isinstance(message, ReplicaInfo)]
+        assert told[-1].zookeeper_address == str(own)
+        server.server.begin_end_streams(0.0)
+        await server.server.end_streams(1.0)
 
 
 @pytest.mark.parametrize(

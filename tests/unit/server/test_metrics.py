@@ -23,6 +23,7 @@ from coordsvc.storage.wal import WalStatistics
 from coordsvc.v1 import coordination_pb2
 from coordsvc.v1.coordination_pb2_grpc import CoordinationStub
 from tests.unit.server.harness import Harness, eventually, local_server
+from tests.unit.server.zookeeper.monitoring_harness import Door
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).with_name("metrics_golden.txt")
@@ -218,6 +219,23 @@ async def test_each_limit_shows_its_value_and_those_that_refuse_their_refusals(
     refusals = scene.labelled("coordsvc_refusals_total", "limit")
     assert refusals["data"] == 1 and refusals["message"] == 0
     assert "sessions" in scene.labelled("coordsvc_limit_current", "limit")
+
+
+async def test_of_zookeeper_s_clients_there_is_nothing_without_their_port(scene: Scene) -> None:
+    values = scene.values()
+    assert not [name for name in values if name.startswith("coordsvc_zookeeper_")]
+    server: Any = scene.harness.server
+    server.zookeeper = Door()
+    values = scene.values()
+    assert {name: values[name] for name in values if name.startswith("coordsvc_zookeeper_")} == {
+        "coordsvc_zookeeper_connections": 2,
+        "coordsvc_zookeeper_outstanding_requests": 2,
+        "coordsvc_zookeeper_packets_received_total": 19,
+        "coordsvc_zookeeper_packets_sent_total": 21,
+        "coordsvc_zookeeper_request_seconds_count": 3,
+        "coordsvc_zookeeper_request_seconds_sum": pytest.approx(0.03600025),
+    }
+    server.zookeeper = None
 
 
 async def test_no_path_of_a_znode_and_no_session_is_in_the_metrics(scene: Scene) -> None:

@@ -22,6 +22,7 @@ import pytest
 from coordsvc.server import assembly, serve
 from coordsvc.server.addresses import Address
 from coordsvc.server.config import ServerConfig
+from coordsvc.server.config_model import NOWHERE
 from coordsvc.storage.errors import CorruptionError
 from coordsvc.testing.ports import free_port
 from coordsvc.v1 import coordination_pb2
@@ -112,7 +113,9 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("option", ["--listen", "--peer-listen", "--admin-listen"])
+@pytest.mark.parametrize(
+    "option", ["--listen", "--peer-listen", "--admin-listen", "--zookeeper-listen"]
+)
 def test_a_port_in_use_ends_the_start_at_once_and_is_named(
     start: Starter, taken_port: int, option: str
 ) -> None:
@@ -128,6 +131,31 @@ def test_a_port_in_use_ends_the_start_at_once_and_is_named(
     assert refused is not None and refused["exit_status"] == 3
     assert address in refused["error"] and option in refused["error"]
     assert not (start.directory / "data").exists(), "nothing was touched"
+
+
+async def test_a_port_that_is_taken_after_it_was_seen_free_is_named_too(
+    tmp_path: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(serve, "check_free", lambda option, address: None)
+    config = ServerConfig(
+        data_dir=str(tmp_path / "data"), listen=Address("127.0.0.1", 0), admin_listen=NOWHERE,
+        zookeeper_listen=Address("127.0.0.1", taken_port),
+    )  # fmt: skip
+    process = serve.ReplicaProcess(config)
+    assert await process.run() == 3
+    (refused,) = [record for record in caplog.records if record.message == "process.refused"]
+    assert f"cannot listen on 127.0.0.1:{taken_port} (--zookeeper-listen)" in refused.error
+    assert process._host is not None
+    await process._host.stop(hand_over=False)
+
+
+def test_it_says_where_it_serves_zookeepers_clients(start: Starter) -> None:
+    serving = start("--zookeeper-listen", "127.0.0.1:0").wait_for("serving")
+    host, _, port = serving["zookeeper_listen"].rpartition(":")
+    socket.create_connection((host, int(port)), 5).close()
+    assert start("--data-dir", str(start.directory / "2")).wait_for("serving")[
+        "zookeeper_listen"
+    ] == ""  # fmt: skip
 
 
 def test_a_wrong_configuration_ends_with_2_and_all_its_faults(start: Starter) -> None:

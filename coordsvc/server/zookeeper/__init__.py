@@ -1,0 +1,1 @@
+"""ZooKeeper's own client protocol, as another front door: the same sessions, watches and tree."""

@@ -1,0 +1,201 @@
+"""The order of a connection: one queue of requests, answered in the order they came.
+
+* A write is submitted as it comes, unless a read before it still waits for its turn: a read must
+  not see a write that was sent after it.
+* A read is done when everything before it is answered, its watch in the same turn.
+* Nothing behind a write that was refused before it was proposed, for a reason that will pass, is
+  run: in order or not at all. The connection ends then.
+
+Ref: ZooKeeper CommitProcessor, which keeps the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from coordsvc.core.commands import Caller, Op, Write
+from coordsvc.errors import CoordError
+from coordsvc.server.zookeeper.asking import Asker, Read
+from coordsvc.server.zookeeper.outbox import Outbox
+from coordsvc.server.zookeeper.protocol import SET_WATCHES, SET_WATCHES2
+from coordsvc.server.zookeeper.requests import WriteKind
+from coordsvc.server.zookeeper.slots import AnsweredSlot, ReadSlot, Slot, WriteSlot
+from coordsvc.server.zookeeper.statistics import Traffic
+
+if TYPE_CHECKING:
+    from coordsvc.server.zookeeper.door import Door
+
+REQUEST_S_MAX: Final = 10.0
+"""After which a write is not proposed any more, and a sync is given up."""
+
+CHECK_TIME_EACH: Final = 16
+"""Requests between two looks at the clock."""
+
+_CATCHING_UP: Final = (SET_WATCHES, SET_WATCHES2)
+"""Requests whose events come before their own reply, whatever the zxid."""
+
+
+class RequestQueue:
+    """`on_ready()`: something may be ready to leave. `on_broken(reason)`: nothing more is run, and
+    the connection is to end when everything is answered."""
+
+    def __init__(
+        self,
+        door: Door,
+        asker: Asker,
+        traffic: Traffic,
+        on_ready: Callable[[], None],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        self._door = door
+        self._pipeline = door.pipeline
+        self._now = door.now
+        self._asker = asker
+        self._traffic = traffic
+        self.wake = on_ready
+        self._on_broken = on_broken
+        self._slots: deque[Slot] = deque()
+        self._reads = 0
+        """ReadSlots in the queue: writes behind the first of them are held."""
+        self.has_closed = False
+        """The session's end, which this connection asked for, was answered."""
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    # ---------------------------------------------------------------------------------- arriving
+
+    def add_write(self, xid: int, kind: WriteKind, caller: Caller, op: Op, now: float) -> None:
+        slot = WriteSlot(self, xid, kind, Write(caller, op), now, now + REQUEST_S_MAX)
+        self._slots.append(slot)
+        if not self._reads:
+            self._submit(slot)
+
+    def add_read(self, xid: int, op: int, read: Read, now: float) -> None:
+        """Raises ThrottledError when too many wait already."""
+        self._pipeline.begin_read()
+        wait: asyncio.Future[None] | None = None
+        if read.needs_sync:
+            wait = self._door.replica.read_index(now + REQUEST_S_MAX)
+            wait.add_done_callback(self._waited)
+        self._slots.append(ReadSlot(xid, op, read, now, wait))
+        self._reads += 1
+
+    def add_answer(self, xid: int, code: int, now: float) -> None:
+        """Of a request that needs no turn: it only keeps its place."""
+        self._slots.append(AnsweredSlot(xid, code, now))
+
+    def _waited(self, wait: asyncio.Future[None]) -> None:
+        if not wait.cancelled():
+            wait.exception()  # Seen, also when its request is given up.
+        self.wake()
+
+    # ----------------------------------------------------------------------------------- running
+
+    def _submit(self, slot: WriteSlot) -> None:
+        slot.is_submitted = True
+        try:
+            self._pipeline.submit_to(slot.command, slot.deadline, slot)
+        except CoordError as error:
+            slot.is_submitted = False
+            slot.set_exception(error)
+
+    def write_decided(self) -> None:
+        self._pipeline.decided()
+        self.wake()
+
+    def _submit_held(self) -> None:
+        """A read was done: the writes up to the next one follow."""
+        for slot in list(self._slots):
+            if isinstance(slot, ReadSlot):
+                return
+            if isinstance(slot, WriteSlot) and not slot.is_submitted and not slot.done():
+                self._submit(slot)
+
+    def answer_ready(self, outbox: Outbox, until: float) -> bool:
+        """Answer what can be answered, in order. Whether there is more, and only time was short.
+        Raises a CoordError when the first cannot be answered in this protocol's words."""
+        slots, now = self._slots, self._now()
+        is_fresh, count = False, 0
+        while slots and not outbox.is_paused:
+            slot = slots[0]
+            if isinstance(slot, ReadSlot):
+                if not slot.is_due:
+                    break
+                if not is_fresh:
+                    self._pipeline.check_fresh()
+                    is_fresh = True
+                if not slot.run(self._asker):
+                    return True
+                if slot.op in _CATCHING_UP:
+                    outbox.put_events(None)
+                self._reads -= 1
+                self._pipeline.end_read()
+            elif not slot.done():
+                break
+            slots.popleft()
+            code, body = slot.answer()
+            outbox.put_reply(slot.xid, slot.zxid or self._asker.state.zxid, code, body)
+            self._traffic.observe((now - slot.arrived) * 1000)
+            if slots and isinstance(slot, ReadSlot):
+                self._submit_held()
+            if isinstance(slot, WriteSlot) and slot.has_closed:
+                self.has_closed = True
+                return False
+            count += 1
+            if not count % CHECK_TIME_EACH and self._now() >= until:
+                return True
+        if not outbox.is_paused:
+            outbox.put_events(self._shown_zxid)
+        return False
+
+    @property
+    def _shown_zxid(self) -> int | None:
+        """Events may leave up to here: a read in progress shows no later state. None: all."""
+        first = self._slots[0] if self._slots else None
+        if isinstance(first, ReadSlot) and first.has_begun and first.op not in _CATCHING_UP:
+            return first.zxid
+        return None
+
+    # ---------------------------------------------------------------------------------- refusing
+
+    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
+        behind = False
+        for other in tuple(self._slots):
+            if behind:
+                _refuse(other, error)
+            behind = behind or other is slot
+        self._on_broken(str(error))
+
+    def refuse_waiting(self, error: CoordError) -> None:
+        """Everything that was not submitted."""
+        for slot in tuple(self._slots):
+            if not isinstance(slot, WriteSlot) or not slot.is_submitted:
+                _refuse(slot, error)
+
+    def refuse_all(self, error: CoordError) -> None:
+        for slot in tuple(self._slots):
+            _refuse(slot, error)
+
+    def abandon(self) -> None:
+        """Nobody waits for answers any more. Writes that were submitted run, in order or not at
+        all: they are kept until they are decided. Those held behind a read never will."""
+        for slot in self._slots:
+            if isinstance(slot, ReadSlot):
+                slot.give_up()
+                self._pipeline.end_read()
+        self._reads = 0
+        self._slots = deque(
+            slot for slot in self._slots if isinstance(slot, WriteSlot) and slot.is_submitted
+        )
+
+
+def _refuse(slot: Slot, error: CoordError) -> None:
+    if isinstance(slot, WriteSlot):
+        if not slot.done():
+            slot.fail(error)
+    elif isinstance(slot, ReadSlot):
+        slot.refuse(error)

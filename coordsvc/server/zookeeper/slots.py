@@ -1,0 +1,247 @@
+"""The requests of one connection, one slot each, from when they arrive until their replies leave.
+
+A *write* is submitted as soon as no read before it is left to be answered, and is itself what the
+replica tells the outcome. A *read* is done when it is the first. Slots know nothing of order;
+`queue.py` keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Protocol
+
+from coordsvc.core.commands import MultiOp, Refusal, Reply, SessionClosed, Write
+from coordsvc.errors import CoordError, ThrottledError, UnavailableError
+from coordsvc.server.pipeline import refusal_error
+from coordsvc.server.zookeeper.asking import Asker, Read
+from coordsvc.server.zookeeper.multi import multi_refused
+from coordsvc.server.zookeeper.protocol import OK, SET_WATCHES, SET_WATCHES2, code_of
+from coordsvc.server.zookeeper.requests import WriteKind
+
+PASSING_ERRORS = (UnavailableError, ThrottledError)
+"""Certainly not applied, and not for a fault of the request: what is behind it must not run."""
+
+
+class SlotOwner(Protocol):
+    """What a write tells its connection."""
+
+    def wake(self) -> None:
+        """Something may be ready to leave."""
+        ...
+
+    def write_decided(self) -> None:
+        """A submitted write was answered."""
+        ...
+
+    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
+        """`slot` was refused for a passing reason: nothing behind it may run either."""
+        ...
+
+
+class WriteSlot:
+    """A write, and the waiter of its outcome."""
+
+    __slots__ = (
+        "arrived",
+        "command",
+        "deadline",
+        "error",
+        "is_submitted",
+        "kind",
+        "owner",
+        "reply",
+        "xid",
+    )
+
+    def __init__(
+        self,
+        owner: SlotOwner,
+        xid: int,
+        kind: WriteKind,
+        command: Write,
+        arrived: float,
+        deadline: float,
+    ) -> None:
+        self.owner = owner
+        self.xid = xid
+        self.kind = kind
+        self.command = command
+        self.arrived = arrived
+        self.deadline = deadline
+        self.is_submitted = False
+        self.reply: Reply | None = None
+        self.error: CoordError | None = None
+
+    # ------------------------------------------------------------------------ as a waiter
+
+    def done(self) -> bool:
+        return self.reply is not None or self.error is not None
+
+    def set_result(self, reply: Reply) -> None:
+        self.reply = reply
+        self.owner.write_decided()
+
+    def set_exception(self, error: BaseException) -> None:
+        assert isinstance(error, CoordError)
+        self.fail(error)
+        if isinstance(error, PASSING_ERRORS):
+            self.owner.refuse_after(self, error)
+
+    # ------------------------------------------------------------------------ as a slot
+
+    def fail(self, error: CoordError) -> None:
+        """Answer with this, whatever becomes of it. One that was submitted and not yet sent is not
+        sent then."""
+        self.error = error
+        if self.is_submitted:
+            self.owner.write_decided()
+        else:
+            self.owner.wake()
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether it has ended the session."""
+        return self.reply is not None and type(self.reply.result) is SessionClosed
+
+    @property
+    def zxid(self) -> int:
+        """What its reply shows."""
+        if self.reply is not None:
+            return self.reply.zxid
+        return self.error.zxid if self.error is not None else 0
+
+    def answer(self) -> tuple[int, bytes]:
+        """(code, body) of one that is done. Raises its error when there is no word for it."""
+        reply = self.reply
+        if reply is None:
+            assert self.error is not None
+            if isinstance(self.error, PASSING_ERRORS):
+                raise self.error
+            return told_as(self.error), b""
+        result, op = reply.result, self.command.op
+        if type(result) is not Refusal:
+            return OK, self.kind.encode(result, op)
+        if type(op) is MultiOp:
+            body = multi_refused(op, result)
+            if body is not None:
+                return OK, body
+        code = code_of(result.code)
+        if code is None:
+            raise refusal_error(result, reply.zxid)
+        return code, b""
+
+
+class ReadSlot:
+    """A read. `wait`: what must be done before, apart from what is before it. `zxid`, once it was
+    begun: of the state it shows."""
+
+    __slots__ = ("_body", "_code", "_error", "_parts", "_pieces", "arrived", "op", "read", "wait",
+                 "xid", "zxid")  # fmt: skip
+
+    def __init__(
+        self,
+        xid: int,
+        op: int,
+        read: Read,
+        arrived: float,
+        wait: asyncio.Future[None] | None = None,
+    ) -> None:
+        self.xid = xid
+        self.op = op
+        self.read = read
+        self.arrived = arrived
+        self.wait = wait
+        self.zxid = 0
+        self._error: CoordError | None = None
+        self._code = OK
+        self._body = b""
+        self._pieces: Iterator[bytes] | None = None
+        self._parts: list[bytes] = []
+
+    @property
+    def is_due(self) -> bool:
+        return self.wait is None or self.wait.done() or self._error is not None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._pieces is not None
+
+    def run(self, asker: Asker) -> bool:
+        """False: it is not complete, and to be run again in another turn."""
+        if self._error is not None:
+            return True
+        if self._pieces is None:
+            self._begin(asker)
+        if self._pieces is None:
+            return True
+        piece = next(self._pieces, None)
+        if piece is not None:
+            self._parts.append(piece)
+            return False
+        self._body = b"".join(self._parts)
+        if self.op in (SET_WATCHES, SET_WATCHES2):
+            self.zxid = asker.state.zxid
+        return True
+
+    def _begin(self, asker: Asker) -> None:
+        try:
+            if self.wait is not None:
+                self.wait.result()
+        except CoordError as error:
+            self._error = error
+            return
+        self.zxid = asker.state.zxid
+        answer = self.read.answer(asker)
+        if isinstance(answer, bytes):
+            self._body = answer
+        elif isinstance(answer, Refusal):
+            code = code_of(answer.code)
+            assert code is not None, answer
+            self._code = code
+        else:
+            self._pieces = answer
+
+    def answer(self) -> tuple[int, bytes]:
+        """(code, body) of one that was run. Raises its error when there is no word for it."""
+        if self._error is not None:
+            return told_as(self._error), b""
+        return self._code, self._body
+
+    def refuse(self, error: CoordError) -> None:
+        self._error = error
+        self.give_up()
+
+    def give_up(self) -> None:
+        if self.wait is not None:
+            self.wait.cancel()
+
+
+class AnsweredSlot:
+    """A request that was answered as it came: refused, or of a kind that needs no turn."""
+
+    __slots__ = ("_code", "arrived", "xid")
+
+    zxid = 0
+
+    def __init__(self, xid: int, code: int, arrived: float) -> None:
+        self.xid = xid
+        self._code = code
+        self.arrived = arrived
+
+    def done(self) -> bool:
+        return True
+
+    def answer(self) -> tuple[int, bytes]:
+        return self._code, b""
+
+
+Slot = WriteSlot | ReadSlot | AnsweredSlot
+
+
+def told_as(error: CoordError) -> int:
+    """Its code. Raises the error itself when there is no word for it."""
+    code = code_of(error.code)
+    if code is None:
+        raise error
+    return code

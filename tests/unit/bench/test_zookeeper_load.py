@@ -1,0 +1,375 @@
+"""The load generator against a server of a few lines, which can be told to do wrong.
+
+Goal: a figure is reported only when everything that was acknowledged is there. Method: a server
+that answers as ZooKeeper does, in this process, with one fault at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from array import array
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from bench.load import GET, MEASURED, MEASURING, PERCENTS, SET, Load, Outcome, percentiles
+from bench.zookeeper_load import Generator
+from bench.zookeeper_wire import (
+    Replies,
+    Requests,
+    WireError,
+    connect_request,
+    get_replies,
+    set_replies,
+)
+from coordsvc.server.zookeeper.handshake import ConnectRequest, decode_connect
+
+Fault = Callable[["Server"], None]
+
+
+@dataclass
+class Znode:
+    data: bytes
+    version: int = 0
+
+
+class Server:
+    """One of an ensemble that shares `znodes`. A tree of its own, or replies of another kind, are
+    the faults."""
+
+    def __init__(self, znodes: dict[str, Znode]) -> None:
+        self.znodes = znodes
+        self.zxid = 0
+        self.sets = 0
+        self.fault = ""
+        self.fault_at = 20
+        """The set that the fault is about."""
+        self.hold = 1
+        """Replies leave when so many are there."""
+        self.held_most = 0
+        self.reply_delay_s = 0.0
+        self.endpoint = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._packet(reader)
+            writer.write(struct.pack(">iiiqi16s?", 37, 0, 30_000, 7, 16, b"", False))
+            held: list[bytes] = []
+            while True:
+                packet = await self._packet(reader)
+                xid, kind = struct.unpack_from(">ii", packet)
+                reply = self._answer(xid, kind, packet[8:])
+                if kind not in (4, 5) or self.hold == 1:
+                    await asyncio.sleep(self.reply_delay_s if kind == 5 else 0)
+                    writer.write(reply)
+                    if kind == -11:
+                        return
+                    continue
+                held.append(reply)
+                if len(held) >= self.hold:
+                    # Whoever sends more than it may does it now.
+                    await asyncio.sleep(0.01)
+                    buffered = len(reader._buffer)  # type: ignore[attr-defined]
+                    self.held_most = max(self.held_most, len(held) + buffered // len(packet))
+                    writer.write(b"".join(held))
+                    held.clear()
+        except asyncio.IncompleteReadError:
+            pass  # The client is done.
+        finally:
+            writer.close()
+
+    async def _packet(self, reader: asyncio.StreamReader) -> bytes:
+        (length,) = struct.unpack(">i", await reader.readexactly(4))
+        return await reader.readexactly(length)
+
+    def _answer(self, xid: int, kind: int, body: bytes) -> bytes:
+        if kind in (9, -11):  # sync, closeSession
+            return _reply(xid, self.zxid)
+        (size,) = struct.unpack_from(">i", body)
+        path, rest = body[4 : 4 + size].decode(), body[4 + size :]
+        if kind == 1:
+            (size,) = struct.unpack_from(">i", rest)
+            self.znodes[path] = Znode(rest[4 : 4 + size])
+            return _reply(xid, self.zxid)
+        if kind == 4:
+            found = self.znodes[path]
+            data = b"?" * len(found.data) if self.fault == "other data" else found.data
+            return _reply(xid, self.zxid, _buffer(data) + _stat(found.version))
+        assert kind == 5, kind
+        return self._set(xid, path, rest)
+
+    def _set(self, xid: int, path: str, rest: bytes) -> bytes:
+        (size,) = struct.unpack_from(">i", rest)
+        znode = self.znodes[path]
+        self.sets += 1
+        self.zxid += 1
+        fault = self.fault if self.sets == self.fault_at else ""
+        if fault == "error":
+            return _reply(xid, self.zxid, error=-4)
+        znode.version += {"lost": 0, "twice": 2}.get(fault, 1)
+        if fault != "forgotten":
+            znode.data = rest[4 : 4 + size]
+        if fault == "other xid":
+            xid += 1
+        zxid = 1 if fault == "zxid runs back" else self.zxid
+        return _reply(xid, zxid, _stat(znode.version))
+
+
+def _buffer(data: bytes) -> bytes:
+    return struct.pack(">i", len(data)) + data
+
+
+def _stat(version: int) -> bytes:
+    return struct.pack(">qqqqiiiqiiq", 1, 2, 3, 4, version, 0, 0, 0, 100, 0, 1)
+
+
+def _reply(xid: int, zxid: int, body: bytes = b"", error: int = 0) -> bytes:
+    packet = struct.pack(">iqi", xid, zxid, error) + (b"" if error else body)
+    return _buffer(packet)
+
+
+@asynccontextmanager
+async def ensemble(count: int = 2) -> AsyncIterator[list[Server]]:
+    znodes: dict[str, Znode] = {}
+    servers = [Server(znodes) for _ in range(count)]
+    listeners = []
+    for server in servers:
+        listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+        listeners.append(listener)
+        server.endpoint = "127.0.0.1:%d" % listener.sockets[0].getsockname()[1]
+    try:
+        yield servers
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def load_for(servers: list[Server], operation: str = SET) -> Load:
+    endpoints = [server.endpoint for server in servers]
+    return Load(
+        endpoints=endpoints,
+        all_endpoints=endpoints,
+        path="/load",
+        operation=operation,
+        connections=3,
+        in_flight=4,
+        data_bytes=100,
+        ramp_s=0.05,
+        seconds=0.2,
+    )
+
+
+async def generate(load: Load) -> Outcome:
+    said: list[str] = []
+    outcome = await Generator(load, said.append).run()
+    assert said == [MEASURING, MEASURED]
+    return outcome
+
+
+# ------------------------------------------------------------------------------------------ loads
+
+
+async def test_what_was_acknowledged_is_what_the_servers_have() -> None:
+    async with ensemble() as servers:
+        outcome = await generate(load_for(servers))
+        versions = [znode.version for znode in servers[0].znodes.values()]
+        assert len(versions) == 3 and min(versions) > 0
+        assert outcome.total == sum(versions) == sum(server.sets for server in servers)
+        # All were compared, at both.
+        assert outcome.verified == 6
+
+
+async def test_only_what_came_in_the_time_measured_is_counted() -> None:
+    async with ensemble() as servers:
+        outcome = await generate(load_for(servers))
+        assert 0 < outcome.operations < outcome.total
+        assert outcome.seconds == pytest.approx(0.2, abs=0.15)
+        assert len(outcome.latencies_s) == len(PERCENTS)
+        assert 0 < outcome.latency_s(50.0) <= outcome.latency_s(99.0) <= outcome.latencies_s[-1]
+        assert 0 < outcome.generator_cpu_s
+
+
+async def test_a_closed_loop_has_as_many_in_flight_as_asked_for_and_no_more() -> None:
+    """A server that answers only when it has so many gets them; and never one more."""
+    async with ensemble(1) as servers:
+        servers[0].hold = 4
+        outcome = await generate(replace(load_for(servers), connections=1))
+        assert outcome.total > 8
+        assert servers[0].held_most == 4
+
+
+async def test_gets_are_compared() -> None:
+    async with ensemble() as servers:
+        outcome = await generate(load_for(servers, GET))
+        assert outcome.total > 0
+        assert outcome.verified > 6
+        assert all(server.sets == 0 for server in servers)
+
+
+async def test_gets_of_other_data_end_it() -> None:
+    async with ensemble() as servers:
+        servers[1].fault = "other data"
+        with pytest.raises(WireError, match="was read, not"):
+            await generate(load_for(servers, GET))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("error", r"error\) \(16, .* -4\)"),
+        ("lost", "version"),
+        ("twice", "version"),
+        ("other xid", "xid"),
+        ("zxid runs back", "zxid"),
+    ],
+)
+async def test_a_reply_that_is_wrong_ends_it(fault: str, message: str) -> None:
+    async with ensemble() as servers:
+        servers[0].fault = fault
+        with pytest.raises(WireError, match=message):
+            await generate(load_for(servers))
+
+
+async def test_an_error_is_noticed_when_nothing_follows_it() -> None:
+    """It is shorter than what the generator waits for."""
+    async with ensemble(1) as servers:
+        servers[0].fault, servers[0].fault_at = "error", 5
+        with pytest.raises(WireError, match=r"-4\)"):
+            await generate(replace(load_for(servers), connections=1, in_flight=1))
+
+
+async def test_a_server_that_lacks_what_another_acknowledged_ends_it() -> None:
+    """Every server is asked for every znode."""
+    async with ensemble(3) as servers:
+        other = Server(dict(servers[0].znodes))
+        other.endpoint = servers[2].endpoint
+        load = load_for(servers[:1])
+        stale = {f"/load-{number}": Znode(b"x", version=1) for number in range(3)}
+        servers[2].znodes = stale
+        with pytest.raises(WireError, match="acknowledged were"):
+            await generate(replace(load, all_endpoints=[each.endpoint for each in servers]))
+
+
+async def test_the_last_value_counts_too() -> None:
+    """A version that is right does not make up for data that was not written."""
+    async with ensemble(1) as servers:
+        load = replace(load_for(servers), connections=1, in_flight=1)
+        server = servers[0]
+
+        def forget() -> None:
+            server.fault, server.fault_at = "forgotten", server.sets + 1
+            if not done.done():
+                asyncio.get_running_loop().call_soon(forget)
+
+        done = asyncio.ensure_future(generate(load))
+        forget()
+        with pytest.raises(WireError, match="acknowledged were"):
+            await done
+
+
+async def test_a_server_that_goes_away_ends_it() -> None:
+    async with ensemble(1) as servers:
+        servers[0].fault = "gone"
+
+        def answer(xid: int, kind: int, body: bytes) -> bytes:
+            raise asyncio.IncompleteReadError(b"", 1)
+
+        original = servers[0]._answer
+        servers[0]._answer = (  # type: ignore[method-assign]
+            lambda xid, kind, body: (answer if kind == 5 else original)(xid, kind, body)
+        )
+        with pytest.raises(WireError, match="connection was lost"):
+            await generate(load_for(servers))
+
+
+# ------------------------------------------------------------------------------------ with a rate
+
+
+async def test_with_a_rate_so_many_are_begun_whatever_the_answers_take() -> None:
+    async with ensemble() as servers:
+        load = replace(load_for(servers), rate=200.0, in_flight=64, seconds=0.5)
+        outcome = await generate(load)
+        assert 60 <= outcome.operations <= 130
+        assert outcome.late == 0
+
+
+async def test_with_a_rate_what_cannot_leave_is_counted_from_when_it_was_due() -> None:
+    """One connection, one under way, 20 ms each: 50 a second at most, and 500 are asked for."""
+    async with ensemble(1) as servers:
+        servers[0].reply_delay_s = 0.02
+        load = replace(
+            load_for(servers), connections=1, in_flight=1, rate=500.0, ramp_s=0.1, seconds=0.4
+        )
+        outcome = await generate(load)
+        assert outcome.late > 100
+        assert outcome.latency_s(100.0) > 0.2
+        assert outcome.total == servers[0].sets
+
+
+# ----------------------------------------------------------------------------------------- pieces
+
+
+def test_the_connect_request_is_one() -> None:
+    packet = connect_request(30_000)
+    assert int.from_bytes(packet[:4], "big") == len(packet) - 4
+    assert decode_connect(packet[4:]) == ConnectRequest(0, 30_000, 0, bytes(16), True)
+
+
+def test_requests_go_round() -> None:
+    """Slices that pass the end of the ring go on with its first."""
+    requests = Requests("/a", is_set=True, in_flight=4, data_bytes=20)
+    size = len(requests.slice(0, 1))
+    assert size == 4 + 8 + 4 + 2 + 4 + 20 + 4
+    xids = []
+    for first in range(0, 3 * requests.size, 4):
+        some = bytes(requests.slice(first, 4))
+        assert len(some) == 4 * size
+        for number in range(4):
+            packet = some[number * size : (number + 1) * size]
+            length, xid, kind = struct.unpack_from(">iii", packet)
+            assert (length, kind) == (size - 4, 5)
+            assert requests.data(first + number) in packet
+            xids.append(xid)
+    assert xids == 3 * list(range(1, requests.size + 1))
+
+
+def test_replies_have_the_length_of_what_is_answered() -> None:
+    stat = _stat(3)
+    assert set_replies().unpack(_reply(1, 2, stat)) == (84, 1, 2, 0, 3)
+    found = _reply(1, 2, _buffer(bytes(100)) + stat)
+    assert get_replies(100).unpack(found) == (188, 1, 2, 0, 3)
+
+
+def test_replies_may_come_in_any_number_of_pieces() -> None:
+    requests = Requests("/a", is_set=True, in_flight=2, data_bytes=20)
+    replies = Replies(requests, b"")
+    some = [_reply(number, number, _stat(number)) for number in range(1, 6)]
+    replies.take(memoryview(some[0]))
+    replies.take(memoryview(b"".join(some[1:4])))
+    replies.check_begun(some[4][:7])
+    replies.take(memoryview(some[4]))
+    with pytest.raises(WireError):
+        replies.take(memoryview(some[4]))
+
+
+def test_percentiles_are_samples() -> None:
+    samples = array("d", [float(each) for each in range(1000, 0, -1)])
+    assert percentiles(samples) == [10, 100, 250, 500, 750, 900, 950, 990, 999, 1000]
+
+
+async def test_the_cost_of_a_request_stays_small() -> None:
+    """Far from what is measured: a thousand replies are taken in well under 50 ms."""
+    requests = Requests("/a", is_set=True, in_flight=64, data_bytes=100)
+    replies = Replies(requests, b"")
+    some = [
+        _reply((number - 1) % requests.size + 1, number, _stat(number))
+        for number in range(1, 1001)
+    ]
+    block = memoryview(b"".join(some))
+    began = time.process_time()
+    replies.take(block)
+    assert time.process_time() - began < 0.05
