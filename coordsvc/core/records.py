@@ -46,7 +46,8 @@ INT64_MAX: Final = 2**63 - 1
 
 # Limits that apply keeps itself. They are part of the format: a replica with others would diverge.
 DATA_BYTES_MAX: Final = 1024 * 1024
-MULTI_OPS_MAX: Final = 128
+MULTI_OPS_MAX: Final = 4_096
+"""Applied in one turn of the loop, in some ten milliseconds. The gRPC door takes fewer."""
 TTL_MS_MAX: Final = 2**40 - 1
 """ZooKeeper's bound. Ref: EphemeralType.TTL."""
 OUTSTANDING_REQUESTS_MAX: Final = 1000

@@ -33,7 +33,7 @@ class Asker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Read:
     """`answer(asker)` is asked in one turn, when everything before it is answered. `needs_sync`:
     after a read-index."""

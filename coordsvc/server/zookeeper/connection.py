@@ -291,7 +291,7 @@ class Connection(asyncio.Protocol):
             self._end_after(MOVED_S_MAX)
             self.wake()
         else:
-            self._drain()
+            self._drain(LAST_ANSWERS_S_MAX)
 
     def heard_if_waiting(self) -> None:
         """A request under way is a sign of life while it waits for the replicas: not while it
@@ -409,6 +409,7 @@ class Connection(asyncio.Protocol):
             )
             self._queue.add_answer(xid, MARSHALLING_ERROR, now)
         except CoordError as error:
+            self._pipeline.admission.limits.count(error)
             if (refused_as := code_of(error.code)) is None:
                 self._break_after(str(error))
             else:
@@ -431,6 +432,8 @@ class Connection(asyncio.Protocol):
             self.end()
         if undecided is not None:
             self._queue.refuse_all(undecided)
+            if self._phase == _DRAINING and self._outbox.is_paused:
+                self.abort()  # It reads nothing, so it would not learn of it either.
 
     def _break_after(self, reason: str) -> None:
         """When everything before is answered."""
@@ -438,10 +441,12 @@ class Connection(asyncio.Protocol):
             self._log_broken(reason)
             self._drain()
 
-    def _drain(self) -> None:
+    def _drain(self, seconds_max: float = REQUEST_S_MAX) -> None:
+        """End when everything is answered. A client that does not read holds that up for so long."""
         if self._phase == _SERVING:
             self._set_reading(False)
             self._phase = _DRAINING
+            self._end_after(seconds_max)
         self.wake()
 
     # ----------------------------------------------------------------------------------- leaving

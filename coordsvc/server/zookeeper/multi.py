@@ -20,7 +20,7 @@ from coordsvc.core.commands import (
     Refusal,
     SubOp,
 )
-from coordsvc.core.records import MODES
+from coordsvc.core.records import MODES, MULTI_OPS_MAX
 from coordsvc.errors import CoordError, LimitExceededError, MarshallingError
 from coordsvc.server.config_model import ClusterConfig
 from coordsvc.server.zookeeper import jute, writes
@@ -39,10 +39,9 @@ from coordsvc.server.zookeeper.protocol import (
     code_of,
 )
 
-OPERATIONS_MAX: Final = 4_096
-"""Decoded in one turn of the loop and applied in one: some ten milliseconds each. ZooKeeper's only
-bound is the packet, which has room for more than forty thousand; clients that split their work at
-a thousand, as most do, never notice."""
+OPERATIONS_MAX: Final = MULTI_OPS_MAX
+"""ZooKeeper's only bound is the packet, which has room for more than forty thousand; clients that
+split their work at a thousand, as most do, never notice."""
 
 _HEADER: Final = Struct(">i?i")
 _ERROR: Final = Struct(">i?ii")
