@@ -18,8 +18,8 @@ SILENCE_SECONDS = 1.0
 """A replica that owes answers and says nothing for so long is asked whether it lives."""
 
 ANSWER_SECONDS = 0.5
-"""And is left if it still says nothing. A pong waits for no disk and for no other request, so a busy
-replica gives it in a few milliseconds; one that stands still, or is cut off, does not."""
+"""And is left if it still says nothing. A pong waits for no disk and for no other request, so a
+busy replica gives it in a few milliseconds; one that stands still, or is cut off, does not."""
 
 
 class Lifetime:

@@ -442,7 +442,7 @@ class Connection(asyncio.Protocol):
             self._drain()
 
     def _drain(self, seconds_max: float = REQUEST_S_MAX) -> None:
-        """End when everything is answered. A client that does not read holds that up for so long."""
+        """End when everything is answered. Who does not read holds that up for so long at most."""
         if self._phase == _SERVING:
             self._set_reading(False)
             self._phase = _DRAINING
