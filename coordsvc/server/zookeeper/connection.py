@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Final, cast
 
@@ -209,7 +210,7 @@ class Connection(asyncio.Protocol):
             if len(unread) >= self._needed:
                 self._turn()
         elif self._phase == _FIRST:
-            self._read_first()
+            self._guarded(self._read_first)
         elif len(unread) > UNREAD_BYTES_MAX:
             self._set_reading(False)
 
@@ -288,6 +289,7 @@ class Connection(asyncio.Protocol):
         self._lost = error
         self._queue.refuse_waiting(error)
         if isinstance(error, SessionMovedError):
+            self.watches.close()
             self._end_after(MOVED_S_MAX)
             self.wake()
         else:
@@ -462,10 +464,12 @@ class Connection(asyncio.Protocol):
         self._turn()
 
     def _turn(self) -> None:
-        if not _SERVING <= self._phase < _ENDING:
-            return
+        if _SERVING <= self._phase < _ENDING:
+            self._guarded(self._answer_and_parse)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
-            self._answer_and_parse()
+            step()
         except CoordError as error:
             self._break(str(error))
         except Exception:

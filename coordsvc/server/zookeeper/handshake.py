@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from coordsvc.server.zookeeper.jute import JuteError, Reader
+from coordsvc.server.zookeeper.jute import Reader
 from coordsvc.server.zookeeper.protocol import PASSWORD_BYTES
 
 CONNECT_BYTES_MAX: Final = 1024
@@ -37,10 +37,6 @@ def decode_connect(data: bytes) -> ConnectRequest:
     last_zxid, timeout_ms, session_id = reader.int64(), reader.int32(), reader.int64()
     password = reader.buffer() or b""
     has_read_only = not reader.at_end
-    if has_read_only:
-        reader.boolean()
-    if not reader.at_end:
-        raise JuteError("there is more in the packet than a connect request has")
     return ConnectRequest(last_zxid, timeout_ms, session_id, password, has_read_only)
 
 

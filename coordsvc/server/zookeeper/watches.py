@@ -181,6 +181,7 @@ class ConnectionWatches:
         if self.waiting_bytes > self._bytes_max or len(self._events) > self._events_max:
             self._drop_events()
             self.is_overflowing = True
+            self._is_told = False  # It may have been told long ago that something waits.
         if not self._is_told:
             self._is_told = True
             self._on_events()
