@@ -176,6 +176,7 @@ def _details(connection: ConnectionFacts) -> str:
         f",sid={connection.session_id:#x},lop={connection.last_operation}"
         f",est={connection.established_ms},to={connection.timeout_ms}{last_xid}"
         f",lzxid={connection.last_zxid:#x},lresp={connection.last_response_ms}"
+        f",llat={int(traffic.latency_ms_last)}"
         f",minlat={int(traffic.latency_ms_min)},avglat={int(traffic.latency_ms_average)}"
         f",maxlat={int(traffic.latency_ms_max)}"
     )

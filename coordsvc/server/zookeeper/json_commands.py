@@ -219,6 +219,7 @@ def _whole(connection: ConnectionFacts) -> Json:
         "last_cxid": connection.last_xid,
         "last_zxid": connection.last_zxid,
         "last_response_time": connection.last_response_ms,
+        "last_latency": int(traffic.latency_ms_last),
         "min_latency": int(traffic.latency_ms_min),
         "avg_latency": int(traffic.latency_ms_average),
         "max_latency": int(traffic.latency_ms_max),

@@ -109,7 +109,7 @@ class RequestQueue:
 
     def _submit_held(self) -> None:
         """A read was done: the writes up to the next one follow."""
-        for slot in list(self._slots):
+        for slot in self._slots:
             if isinstance(slot, ReadSlot):
                 return
             if isinstance(slot, WriteSlot) and not slot.is_submitted and not slot.done():

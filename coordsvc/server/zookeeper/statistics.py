@@ -16,8 +16,10 @@ class Traffic:
     latency_ms_min: float = 0.0
     latency_ms_max: float = 0.0
     latency_ms_total: float = 0.0
+    latency_ms_last: float = 0.0
 
     def observe(self, latency_ms: float) -> None:
+        self.latency_ms_last = latency_ms
         if not self.answered or latency_ms < self.latency_ms_min:
             self.latency_ms_min = latency_ms
         if latency_ms > self.latency_ms_max:

@@ -30,7 +30,7 @@ WITH_SESSION = ConnectionFacts(
     last_xid=3,
     last_zxid=0x1F,
     last_response_ms=1_795_407_282_000,
-    traffic=Traffic(4, 5, 2, 0.5, 27.9, 25.0),
+    traffic=Traffic(4, 5, 2, 0.5, 27.9, 25.0, 18.4),
 )
 WITHOUT_SESSION = ConnectionFacts(
     host="::1",

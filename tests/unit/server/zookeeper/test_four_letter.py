@@ -106,7 +106,7 @@ async def test_stat_has_the_clients_before_the_rest(scene: Scene) -> None:
 async def test_cons_tells_more_of_a_connection_with_a_session(scene: Scene) -> None:
     assert answer("cons", scene.about, ALL) == (
         " /127.0.0.1:47240[1](queued=2,recved=4,sent=5,sid=0x2a,lop=getData,est=1795407281855,"
-        "to=10000,lcxid=0x3,lzxid=0x1f,lresp=1795407282000,minlat=0,avglat=12,maxlat=27)\n"
+        "to=10000,lcxid=0x3,lzxid=0x1f,lresp=1795407282000,llat=18,minlat=0,avglat=12,maxlat=27)\n"
         " /[::1]:47288[1](queued=0,recved=1,sent=0)\n"
         "\n"
     )

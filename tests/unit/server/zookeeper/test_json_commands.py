@@ -152,6 +152,7 @@ async def test_connections(scene: Scene) -> None:
         "last_cxid": 3,
         "last_zxid": 31,
         "last_response_time": 1_795_407_282_000,
+        "last_latency": 18,
         "min_latency": 0,
         "avg_latency": 12,
         "max_latency": 27,
