@@ -10,7 +10,7 @@ import asyncio
 import struct
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,8 @@ from bench.zookeeper_wire import (
 )
 from coordsvc.server.zookeeper.handshake import ConnectRequest, decode_connect
 
-Fault = Callable[["Server"], None]
+EVERY = 0
+"""As `fault_at`: it is about all of them."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Server:
                 packet = await self._packet(reader)
                 xid, kind = struct.unpack_from(">ii", packet)
                 reply = self._answer(xid, kind, packet[8:])
-                if kind not in (4, 5) or self.hold == 1:
+                if kind != 5 or self.hold == 1:
                     await asyncio.sleep(self.reply_delay_s if kind == 5 else 0)
                     writer.write(reply)
                     if kind == -11:
@@ -77,8 +78,8 @@ class Server:
                     self.held_most = max(self.held_most, len(held) + buffered // len(packet))
                     writer.write(b"".join(held))
                     held.clear()
-        except asyncio.IncompleteReadError:
-            pass  # The client is done.
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # The client is done.
         finally:
             writer.close()
 
@@ -98,7 +99,8 @@ class Server:
         if kind == 4:
             found = self.znodes[path]
             data = b"?" * len(found.data) if self.fault == "other data" else found.data
-            return _reply(xid, self.zxid, _buffer(data) + _stat(found.version))
+            more = self.fault == "counts otherwise"
+            return _reply(xid, self.zxid, _buffer(data) + _stat(found.version + more))
         assert kind == 5, kind
         return self._set(xid, path, rest)
 
@@ -107,7 +109,9 @@ class Server:
         znode = self.znodes[path]
         self.sets += 1
         self.zxid += 1
-        fault = self.fault if self.sets == self.fault_at else ""
+        fault = self.fault if self.fault_at in (self.sets, EVERY) else ""
+        if fault == "gone":
+            raise ConnectionAbortedError
         if fault == "error":
             return _reply(xid, self.zxid, error=-4)
         znode.version += {"lost": 0, "twice": 2}.get(fault, 1)
@@ -140,7 +144,7 @@ async def ensemble(count: int = 2) -> AsyncIterator[list[Server]]:
     for server in servers:
         listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         listeners.append(listener)
-        server.endpoint = "127.0.0.1:%d" % listener.sockets[0].getsockname()[1]
+        server.endpoint = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
         yield servers
     finally:
@@ -245,8 +249,6 @@ async def test_an_error_is_noticed_when_nothing_follows_it() -> None:
 async def test_a_server_that_lacks_what_another_acknowledged_ends_it() -> None:
     """Every server is asked for every znode."""
     async with ensemble(3) as servers:
-        other = Server(dict(servers[0].znodes))
-        other.endpoint = servers[2].endpoint
         load = load_for(servers[:1])
         stale = {f"/load-{number}": Znode(b"x", version=1) for number in range(3)}
         servers[2].znodes = stale
@@ -257,31 +259,22 @@ async def test_a_server_that_lacks_what_another_acknowledged_ends_it() -> None:
 async def test_the_last_value_counts_too() -> None:
     """A version that is right does not make up for data that was not written."""
     async with ensemble(1) as servers:
-        load = replace(load_for(servers), connections=1, in_flight=1)
-        server = servers[0]
-
-        def forget() -> None:
-            server.fault, server.fault_at = "forgotten", server.sets + 1
-            if not done.done():
-                asyncio.get_running_loop().call_soon(forget)
-
-        done = asyncio.ensure_future(generate(load))
-        forget()
+        servers[0].fault, servers[0].fault_at = "forgotten", EVERY
         with pytest.raises(WireError, match="acknowledged were"):
-            await done
+            await generate(load_for(servers))
+
+
+async def test_the_version_counts_too() -> None:
+    """Nor the right data for a set too many."""
+    async with ensemble() as servers:
+        servers[1].fault = "counts otherwise"
+        with pytest.raises(WireError, match="acknowledged were"):
+            await generate(load_for(servers))
 
 
 async def test_a_server_that_goes_away_ends_it() -> None:
     async with ensemble(1) as servers:
         servers[0].fault = "gone"
-
-        def answer(xid: int, kind: int, body: bytes) -> bytes:
-            raise asyncio.IncompleteReadError(b"", 1)
-
-        original = servers[0]._answer
-        servers[0]._answer = (  # type: ignore[method-assign]
-            lambda xid, kind, body: (answer if kind == 5 else original)(xid, kind, body)
-        )
         with pytest.raises(WireError, match="connection was lost"):
             await generate(load_for(servers))
 
@@ -322,19 +315,21 @@ def test_the_connect_request_is_one() -> None:
 def test_requests_go_round() -> None:
     """Slices that pass the end of the ring go on with its first."""
     requests = Requests("/a", is_set=True, in_flight=4, data_bytes=20)
+    count = 3
+    assert requests.size % count, "no slice would pass the end"
     size = len(requests.slice(0, 1))
     assert size == 4 + 8 + 4 + 2 + 4 + 20 + 4
     xids = []
-    for first in range(0, 3 * requests.size, 4):
-        some = bytes(requests.slice(first, 4))
-        assert len(some) == 4 * size
-        for number in range(4):
+    for first in range(0, count * requests.size, count):
+        some = bytes(requests.slice(first, count))
+        assert len(some) == count * size
+        for number in range(count):
             packet = some[number * size : (number + 1) * size]
             length, xid, kind = struct.unpack_from(">iii", packet)
             assert (length, kind) == (size - 4, 5)
             assert requests.data(first + number) in packet
             xids.append(xid)
-    assert xids == 3 * list(range(1, requests.size + 1))
+    assert xids == count * list(range(1, requests.size + 1))
 
 
 def test_replies_have_the_length_of_what_is_answered() -> None:
@@ -356,6 +351,25 @@ def test_replies_may_come_in_any_number_of_pieces() -> None:
         replies.take(memoryview(some[4]))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        struct.pack(">iiqi", 83, 2, 2, 0) + _stat(2),
+        struct.pack(">iiqi", 84, 3, 2, 0) + _stat(2),
+        struct.pack(">iiqi", 84, 2, 0, 0) + _stat(2),
+        struct.pack(">iiqi", 84, 2, 2, -4) + _stat(2),
+        struct.pack(">iiqi", 84, 2, 2, 0) + _stat(3),
+    ],
+    ids=["length", "xid", "zxid", "error", "version"],
+)
+def test_each_field_of_a_reply_counts(wrong: bytes) -> None:
+    requests = Requests("/a", is_set=True, in_flight=2, data_bytes=20)
+    right = _reply(1, 1, _stat(1)), _reply(2, 2, _stat(2))
+    Replies(requests, b"").take(memoryview(b"".join(right)))
+    with pytest.raises(WireError):
+        Replies(requests, b"").take(memoryview(right[0] + wrong))
+
+
 def test_percentiles_are_samples() -> None:
     samples = array("d", [float(each) for each in range(1000, 0, -1)])
     assert percentiles(samples) == [10, 100, 250, 500, 750, 900, 950, 990, 999, 1000]
@@ -366,8 +380,7 @@ async def test_the_cost_of_a_request_stays_small() -> None:
     requests = Requests("/a", is_set=True, in_flight=64, data_bytes=100)
     replies = Replies(requests, b"")
     some = [
-        _reply((number - 1) % requests.size + 1, number, _stat(number))
-        for number in range(1, 1001)
+        _reply((number - 1) % requests.size + 1, number, _stat(number)) for number in range(1, 1001)
     ]
     block = memoryview(b"".join(some))
     began = time.process_time()
