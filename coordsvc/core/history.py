@@ -72,68 +72,80 @@ class History:
 
     def append(self, changes: Iterable[Change]) -> None:
         """Whole groups, in order: all changes of one entry of the log."""
+        records, last_own, last_child = self._records, self._last_own, self._last_child
+        offset = self._empty - self.first
+        number = self.last
+        size = 0
         for change in changes:
-            self._append(change)
-        while self.bytes > self._bytes_max and len(self):
-            self._drop_group()
+            number += 1
+            path = change.path
+            previous_own = last_own.get(path, 0)
+            if previous_own:
+                records[previous_own + offset].next_own = number  # type: ignore[union-attr]
+            last_own[path] = number
+            previous_child = 0
+            if change.type != DATA_CHANGED:
+                parent_path = parent_of(path)
+                previous_child = last_child.get(parent_path, 0)
+                if previous_child:
+                    records[previous_child + offset].next_child = number  # type: ignore[union-attr]
+                last_child[parent_path] = number
+            records.append(Record(change, previous_own, previous_child))
+            size += _size(change)
+            if change.acl is not OPEN_ACL:
+                self._keep_acl(change.acl)
+            if change.parent_acl is not OPEN_ACL:
+                self._keep_acl(change.parent_acl)
+        self.bytes += size
+        if self.bytes > self._bytes_max:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """The oldest groups go, until what is left fits."""
+        records = self._records
+        end = len(records)
+        while self.bytes > self._bytes_max and self._empty < end:
+            zxid = _zxid_of(records[self._empty])
+            self._drop_first()
+            while self._empty < end and _zxid_of(records[self._empty]) == zxid:
+                self._drop_first()
+            self.complete_after = zxid
         if self._empty > _COMPACTED_AT and 2 * self._empty > len(self._records):
             del self._records[: self._empty]
             self._empty = 0
 
-    def _append(self, change: Change) -> None:
-        number = self.last + 1
-        path = change.path
-        previous_own = self._last_own.get(path, 0)
-        if previous_own:
-            self.record(previous_own).next_own = number
-        self._last_own[path] = number
-        previous_child = 0
-        if change.type != DATA_CHANGED:
-            parent_path = parent_of(path)
-            previous_child = self._last_child.get(parent_path, 0)
-            if previous_child:
-                self.record(previous_child).next_child = number
-            self._last_child[parent_path] = number
-        self._records.append(Record(change, previous_own, previous_child))
-        self.bytes += _size(change)
-        self._keep_acl(change.acl)
-        self._keep_acl(change.parent_acl)
-
-    def _drop_group(self) -> None:
-        zxid = self.record(self.first).change.zxid
-        while len(self) and self.record(self.first).change.zxid == zxid:
-            self._drop_first()
-        self.complete_after = zxid
-
     def _drop_first(self) -> None:
-        number, record = self.first, self.record(self.first)
+        records, empty, number = self._records, self._empty, self.first
+        offset = empty - number
+        record = records[empty]
+        assert record is not None
         change = record.change
+        path = change.path
         if record.next_own:
-            self.record(record.next_own).previous_own = 0
+            records[record.next_own + offset].previous_own = 0  # type: ignore[union-attr]
         else:
-            del self._last_own[change.path]
-        if record.next_child:
-            self.record(record.next_child).previous_child = 0
-        elif change.type != DATA_CHANGED:
-            del self._last_child[parent_of(change.path)]
+            del self._last_own[path]
+        if change.type != DATA_CHANGED:
+            if record.next_child:
+                records[record.next_child + offset].previous_child = 0  # type: ignore[union-attr]
+            else:
+                del self._last_child[parent_of(path)]
         self.bytes -= _size(change)
-        self._release_acl(change.acl)
-        self._release_acl(change.parent_acl)
-        self._records[self._empty] = None
-        self._empty += 1
+        if change.acl is not OPEN_ACL:
+            self._release_acl(change.acl)
+        if change.parent_acl is not OPEN_ACL:
+            self._release_acl(change.parent_acl)
+        records[empty] = None
+        self._empty = empty + 1
         self.first = number + 1
 
     def _keep_acl(self, acl: tuple[Acl, ...]) -> None:
-        if acl is OPEN_ACL:
-            return
         count = self._acls.get(acl, 0)
         if not count:
             self.bytes += _acl_size(acl)
         self._acls[acl] = count + 1
 
     def _release_acl(self, acl: tuple[Acl, ...]) -> None:
-        if acl is OPEN_ACL:
-            return
         count = self._acls[acl] - 1
         if count:
             self._acls[acl] = count
