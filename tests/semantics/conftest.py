@@ -10,11 +10,13 @@ from tests.semantics.core_driver import CoreDriver
 from tests.semantics.drivers import Client, Driver
 from tests.semantics.stream_driver import StreamDriver
 from tests.semantics.unary_driver import UnaryDriver
+from tests.semantics.zookeeper_driver import ZooKeeperDriver
 
 DRIVERS: dict[str, Callable[[], Driver]] = {
     "core": CoreDriver,
     "unary": UnaryDriver,
     "stream": StreamDriver,
+    "zookeeper": ZooKeeperDriver,
 }
 
 

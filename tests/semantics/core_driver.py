@@ -51,7 +51,21 @@ Found = TypeVar("Found")
 
 class CoreDriver(Driver):
     name = "core"
-    capabilities = frozenset({"watches", "order", "resume", "moves", "clock", "ephemerals"})
+    capabilities = frozenset(
+        {
+            "watches",
+            "order",
+            "watch_ids",
+            "groups",
+            "resume",
+            "moves",
+            "clock",
+            "ephemerals",
+            "error_paths",
+            "checked_reads",
+            "checked_versions",
+        }
+    )
 
     def __init__(self) -> None:
         self.harness = Harness()

@@ -21,8 +21,11 @@ from coordsvc.core.commands import OPEN_ACL, PERSISTENT, Acl, Stat, SubOp, SubRe
 CAPABILITIES: Final = {
     "watches": "clients can set watches and take their events",
     "order": "events and replies of a client arrive on one ordered channel: `Client.inbox`",
+    "watch_ids": "an event names the watches that it is for",
+    "groups": "the last event of a zxid is marked",
     "resume": "watches can be set again as of a zxid: `Client.resume`",
-    "history": "what happened while a watcher was away is replayed or shown as a gap",
+    "history": "what a persistent watch missed while away is replayed or shown as a gap",
+    "one_shot_history": "what a one-shot watch missed while away is replayed or shown as a gap",
     "moves": "a session can be attached anew, and the older attachment still tried",
     "clock": "the driver moves the cluster's clock and lets it collect: `advance`, `collect`",
     "time": "sessions run by real time: `Client.heartbeat`, `sleep`, `tick_ms`",
@@ -31,6 +34,9 @@ CAPABILITIES: Final = {
     "leader_change": "the driver can make another replica the leader: `change_leader`",
     "partitions": "the driver can cut a leader off: `isolate_leader`",
     "ephemerals": "a client can list its ephemerals",
+    "error_paths": "a refusal names the path it is about, not merely the one that was asked for",
+    "checked_versions": "an expected version below -1 is refused as such",
+    "checked_reads": "a read of a malformed path is refused as such; without, nothing is there",
 }
 
 GAP: Final = -1

@@ -42,7 +42,16 @@ FIELDS = {
 
 class StreamDriver(UnaryDriver):
     name = "stream"
-    capabilities = UnaryDriver.capabilities | {"watches", "order", "resume", "history", "moves"}
+    capabilities = UnaryDriver.capabilities | {
+        "watches",
+        "order",
+        "watch_ids",
+        "groups",
+        "resume",
+        "history",
+        "one_shot_history",
+        "moves",
+    }
 
     def __init__(self) -> None:
         super().__init__()

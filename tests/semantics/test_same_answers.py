@@ -32,6 +32,8 @@ from tests.semantics.drivers import Answer, Client, Driver
 
 STEPS = 400
 ANSWERED_MIN, REFUSED_MIN = 150, 60
+REFUSED_FIELDS = 5
+"""Of what is heard of a refused call; of one that was answered there are more."""
 PATHS = ("/a", "/a/b", "/a/b/c", "/d", "/d/e", "/f", "/zookeeper")
 MODES = (PERSISTENT, EPHEMERAL, PERSISTENT_SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER)
 ACLS = (
@@ -126,6 +128,11 @@ def _timeless(holder: Any, base: int, owners: dict[int, int]) -> Stat | None:
     )
 
 
+def _without_path(refused: Heard) -> Heard:
+    code, _, *rest = refused
+    return (code, *rest)
+
+
 def _since(zxid: int, base: int) -> int:
     """0 stays: the special znodes are older than any zxid."""
     return zxid - base if zxid else 0
@@ -134,12 +141,17 @@ def _since(zxid: int, base: int) -> int:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_driver_answers_the_same(seed: int) -> None:
     heard: dict[str, list[Heard]] = {}
+    nameless: set[str] = set()
     for name, make in DRIVERS.items():
         async with make() as driver:
             heard[name] = await run(driver, seed)
+            if "error_paths" not in driver.capabilities:
+                nameless.add(name)
     reference = heard.pop("core")
-    refused = sum(len(entry) == 5 for entry in reference)
+    refused = sum(len(entry) == REFUSED_FIELDS for entry in reference)
     assert refused >= REFUSED_MIN and STEPS - refused >= ANSWERED_MIN
     for name, entries in heard.items():
         for step, (expected, got) in enumerate(zip(reference, entries, strict=True)):
+            if name in nameless and len(expected) == len(got) == REFUSED_FIELDS:
+                expected, got = _without_path(expected), _without_path(got)
             assert got == expected, f"{name}, seed {seed}, step {step}"

@@ -41,7 +41,18 @@ REPLICAS = 3
 
 class UnaryDriver(Driver):
     name = "unary"
-    capabilities = frozenset({"time", "timeout_bounds", "min_zxid", "leader_change", "partitions"})
+    capabilities = frozenset(
+        {
+            "time",
+            "timeout_bounds",
+            "min_zxid",
+            "leader_change",
+            "partitions",
+            "error_paths",
+            "checked_reads",
+            "checked_versions",
+        }
+    )
     timeout_bounds_ms = (1_000, 120_000)
     tick_ms = 500
 

@@ -317,7 +317,9 @@ class Connection(asyncio.Protocol):
             return
         error = ping.exception()
         if error is None:
-            self._outbox.put_reply(PING_XID, self.state.zxid, OK)
+            # Not past a read in progress: the events of its watch must not leave before it.
+            shown = self._queue.shown_zxid
+            self._outbox.put_reply(PING_XID, self.state.zxid if shown is None else shown, OK)
             self.wake()
         elif isinstance(error, NoQuorumError):
             self._break("no majority is in reach")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -71,6 +71,11 @@ class DoorHarness:
         connection = await ZooKeeperConnection.connect(LOOPBACK, self.port)
         self._connections.append(connection)
         return connection
+
+    def forget(self, connections: Iterable[ZooKeeperConnection]) -> None:
+        """They have ended: nothing of them is to be kept here."""
+        for connection in connections:
+            self._connections.remove(connection)
 
     def stub(self) -> coordination_pb2_grpc.CoordinationAsyncStub:
         """Of the gRPC door."""

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordsvc.testing.zookeeper_client import ZooKeeperConnection
+from coordsvc.server.zookeeper import lists
+from coordsvc.testing.zookeeper_client import PING_XID, ZooKeeperConnection
 from coordsvc.testing.zookeeper_connection import ConnectionEndedError, Event, Reply
 from coordsvc.testing.zookeeper_records import (
     WORLD,
@@ -172,20 +173,16 @@ async def test_event_before_the_reply_that_reveals_it(replica: DoorHarness) -> N
     watching = await replica.open()
     await watching.create("/a", b"0")
     writers = [await replica.open() for _ in range(5)]
-    is_done = False
 
-    async def write(writer: ZooKeeperConnection, number: int) -> None:
-        for turn in range(60):
-            await writer.set_data("/a", b"%d %d" % (number, turn))
+    async def write(writer: ZooKeeperConnection) -> None:
+        while len(watching.events) < 40:
+            await writer.set_data("/a", b"x")
 
     async def read() -> None:
-        while not is_done:
+        while len(watching.events) < 40:
             await asyncio.gather(*watching.requests([get_request("/a", watch=True)] * 3))
 
-    reading = asyncio.create_task(read())
-    await asyncio.gather(*(write(writer, number) for number, writer in enumerate(writers)))
-    is_done = True
-    await reading
+    await asyncio.gather(read(), *(write(writer) for writer in writers))
     check_zxids(watching)
     shown: int | None = None
     has_event = False
@@ -202,7 +199,7 @@ async def test_event_before_the_reply_that_reveals_it(replica: DoorHarness) -> N
                 assert has_event, f"zxid {mzxid} was shown and no event told of it"
                 changes += 1
             shown, has_event = mzxid, False
-    assert changes > 20
+    assert changes >= 39
 
 
 async def test_events_of_many_writers_in_order(replica: DoorHarness) -> None:
@@ -251,6 +248,44 @@ async def test_events_come_without_a_request(replica: DoorHarness) -> None:
         (EventType.CHILDREN_CHANGED, "/"),
     ]
     assert {event.zxid for event in watching.events} == {replica.state.zxid}
+
+
+async def test_no_event_of_a_watch_before_the_read_that_sets_it(
+    replica: DoorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients know of a watch when its read is answered, and throw away what comes before. A read
+    may take many turns, in which others write, and pings are answered in between."""
+    monkeypatch.setattr(lists, "NAMES_AT_ONCE", 5)
+    client, writer = await replica.open(), await replica.open()
+    await writer.create("/p")
+    await writer.multi(*(create_of(f"/p/{number}") for number in range(1_000)))
+    rounds = 0
+
+    async def write() -> None:
+        while rounds < 15:
+            await writer.create("/p/x")
+            await writer.delete("/p/x")
+
+    async def read() -> None:
+        nonlocal rounds
+        while rounds < 15:
+            begin = len(client.inbox)
+            listed = client.request(OpCode.GET_CHILDREN2, text("/p") + boolean(True))
+            pings = []
+            while not listed.done():
+                pings.append(client.request(OpCode.PING, xid=PING_XID))
+                await asyncio.sleep(0)
+            await client.wait_until(lambda: len(client.events) > rounds)
+            await asyncio.gather(*pings)
+            kinds = [
+                "event" if isinstance(item, Event) else "ping" if item.xid == PING_XID else "read"
+                for item in client.inbox[begin:]
+            ]
+            assert kinds.index("event") > kinds.index("read")
+            rounds += 1
+
+    await asyncio.gather(write(), read())
+    check_zxids(client)
 
 
 async def test_catch_up_comes_before_its_reply(replica: DoorHarness) -> None:
