@@ -1,7 +1,17 @@
-"""What a connection's watches have missed while its client had none.
+"""Setting the watches of an earlier connection again, and telling what they have missed.
 
-One-shot watches are told what the znode shows, as ZooKeeper does. Persistent ones get no catch-up
-there at all; here they are told everything, as far as the history reaches back.
+One-shot watches are as in ZooKeeper: the stat of a znode shows whether something was missed. Of
+what was missed they tell at most one event each, whose zxid is unknown.
+
+Of persistent ones no stat shows what they missed, and ZooKeeper tells nothing. Here they are told
+everything, with the zxid of each change, as long as the history has it all; else nothing, as in
+ZooKeeper. They come first, so that events are in order as far as they have a zxid.
+
+All of it runs in slices of a few milliseconds. A one-shot watch is set in the turn in which its
+znode is looked at. Persistent ones are set in turns in which the history has nothing left for any
+of them: some in each, while the rest goes on reading what the history gets. So none misses
+anything or is told anything twice; but where watches of two turns, or of two catch-ups, match one
+change, it may be told for either.
 
 Ref: ZooKeeper DataTree.setWatches.
 """
@@ -9,109 +19,165 @@ Ref: ZooKeeper DataTree.setWatches.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from coordsvc.core.commands import CREATED, DATA_CHANGED, DELETED
-from coordsvc.core.replay import PlaceLostError, Replay
-from coordsvc.core.watches import CHILDREN, CHILDREN_CHANGED, Watch, may_read
-from coordsvc.server.watch_hub import WatchHub
-from coordsvc.server.watcher import SLICE_S, Listener, tell
+from coordsvc.core.commands import CREATED, AuthId
+from coordsvc.core.replay import PlaceLostError, Replay, Step
+from coordsvc.core.state import State
+from coordsvc.core.watches import (
+    CHILDREN,
+    DATA,
+    EXISTS,
+    PERSISTENT,
+    PERSISTENT_RECURSIVE,
+    Watch,
+    may_read,
+    missed_event,
+)
+from coordsvc.paths import path_fault
+from coordsvc.server.watcher import SLICE_S
 from coordsvc.server.zookeeper.notifications import CAUGHT_UP_ZXID, notification
 
-CHECK_TIME_EACH: Final = 64
-
-OneShot = tuple[Sequence[str], int, bool]
-"""Paths; the kind of watch; whether they were set where nothing was."""
-
-Lasting = tuple[Sequence[str], int]
+if TYPE_CHECKING:
+    from coordsvc.server.watch_hub import WatchHub
 
 
-class Watches(Listener, Protocol):
-    """The connection's."""
+class Missed(NamedTuple):
+    """Paths by kind of watch, and the zxid that their client saw last."""
+
+    after_zxid: int
+    data: Sequence[str]
+    exist: Sequence[str]
+    child: Sequence[str]
+    persistent: Sequence[str]
+    recursive: Sequence[str]
+
+
+class Target(Protocol):
+    """The watches of the connection that catches up."""
+
+    ids: Callable[[], tuple[AuthId, ...]]
+    is_open: bool
 
     def has(self, path: str, kind: int) -> bool: ...
-    def enter(self, path: str, kind: int) -> Watch: ...
-    def tell(self, zxid: int, packet: bytes) -> None: ...
+    def arm(self, path: str, kind: int) -> None: ...
+    def put(self, zxid: int, packet: bytes) -> None: ...
 
 
-def catch_up(
-    hub: WatchHub,
-    watches: Watches,
-    after_zxid: int,
-    one_shot: Iterable[OneShot],
-    lasting: Iterable[Lasting],
-) -> Iterator[bytes]:
-    """Yields every few milliseconds, and ends when all are set, and all that was missed is told.
-    What this replica has no room for is not set."""
-    yield from _one_shot(hub, watches, after_zxid, one_shot)
-    entered: list[Watch] = []
-    for paths, kind in lasting:
+def catch_up(target: Target, hub: WatchHub, missed: Missed) -> Iterator[bytes]:
+    """Empty pieces, one after each slice of work. At the end all watches are set that were not used
+    up, and everything they missed was put. It ends early when the target is not open any more.
+
+    What a connection may not READ is not told; a one-shot watch is used up by it. A malformed path
+    is one of a znode that is not there: so DATA and CHILDREN tell of its deletion, and others,
+    which would wait for ever, are not set.
+    """
+    pace = _Pace()
+    yield from _catch_up_lasting(target, hub, missed, pace)
+    for paths, kind in (
+        (missed.data, DATA),
+        (missed.exist, EXISTS),
+        (missed.child, CHILDREN),
+    ):
         for path in paths:
-            if hub.watches < hub.limits.watches_max and not watches.has(path, kind):
-                entered.append(watches.enter(path, kind))
-    if hub.history.complete_after <= after_zxid <= hub.state.zxid:
-        yield from _replay(hub, entered, after_zxid)
-    else:
-        for watch in entered:
-            hub.table.put(watch)
-
-
-def _one_shot(
-    hub: WatchHub, watches: Watches, after_zxid: int, groups: Iterable[OneShot]
-) -> Iterator[bytes]:
-    until = time.perf_counter() + SLICE_S
-    count = 0
-    for paths, kind, was_missing in groups:
-        for path in paths:
-            count += 1
-            if not count % CHECK_TIME_EACH and time.perf_counter() >= until:
+            if not target.is_open:
+                return
+            _catch_up_one(target, hub.state, path, kind, missed.after_zxid)
+            if pace.is_slice_over():
                 yield b""
-                until = time.perf_counter() + SLICE_S
-            _set_or_tell(hub, watches, path, kind, was_missing, after_zxid)
+                pace.begin_slice()
 
 
-def _set_or_tell(
-    hub: WatchHub, watches: Watches, path: str, kind: int, was_missing: bool, after_zxid: int
-) -> None:
-    event_type = _missed(hub, path, kind, was_missing, after_zxid)
+class _Pace:
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self.begin_slice()
+
+    def begin_slice(self) -> None:
+        self._until = time.perf_counter() + SLICE_S
+
+    def is_slice_over(self) -> bool:
+        return time.perf_counter() >= self._until
+
+
+# -------------------------------------------------------------------------------------- one-shot
+
+
+def _catch_up_one(target: Target, state: State, path: str, kind: int, after_zxid: int) -> None:
+    znode = state.znodes.get(path)
+    if kind == EXISTS:
+        # Its client knows of no znode there, so any is news to it, however old.
+        event_type = CREATED if znode is not None else None
+    else:
+        event_type = missed_event(state, path, kind, after_zxid)
     if event_type is None:
-        if not watches.has(path, kind) and hub.watches < hub.limits.watches_max:
-            hub.table.put(watches.enter(path, kind))
-        return
-    znode = hub.state.znodes.get(path)
-    if znode is None or may_read(znode.acl, watches.ids):
-        watches.tell(hub.state.zxid, notification(event_type, path, CAUGHT_UP_ZXID))
+        if not is_nowhere(state, path):
+            target.arm(path, EXISTS if kind == DATA else kind)
+    elif znode is None or may_read(znode.acl, target.ids):
+        target.put(CAUGHT_UP_ZXID, notification(event_type, path, CAUGHT_UP_ZXID))
 
 
-def _missed(hub: WatchHub, path: str, kind: int, was_missing: bool, after_zxid: int) -> int | None:
-    """The type of the event; None: nothing was missed, as far as the znode shows."""
-    znode = hub.state.znodes.get(path)
-    if was_missing:
-        return CREATED if znode is not None else None
-    if znode is None:
-        return DELETED
-    if kind == CHILDREN:
-        return CHILDREN_CHANGED if znode.stat.pzxid > after_zxid else None
-    return DATA_CHANGED if znode.stat.mzxid > after_zxid else None
+def is_nowhere(state: State, path: str) -> bool:
+    """No znode can ever be there."""
+    return path not in state.znodes and path_fault(path) is not None
 
 
-def _replay(hub: WatchHub, entered: list[Watch], after_zxid: int) -> Iterator[bytes]:
-    """In the turn in which nothing is left to replay, they are set."""
-    replay = Replay(hub.history, entered, after_zxid, hub.state.znodes.__contains__)
-    until = time.perf_counter() + SLICE_S
-    while True:
-        try:
-            step = replay.step()
-        except PlaceLostError:
-            break
-        if step is None:
-            break
-        if step.change is not None:
-            for match in step.matches:
-                tell(step.change, match)
-        if time.perf_counter() >= until:
+# ------------------------------------------------------------------------------------ persistent
+
+
+def _catch_up_lasting(
+    target: Target, hub: WatchHub, missed: Missed, pace: _Pace
+) -> Iterator[bytes]:
+    replay = None
+    if hub.history.complete_after <= missed.after_zxid <= hub.state.zxid:
+        replay = Replay(hub.history, (), missed.after_zxid, hub.state.znodes.__contains__)
+    left: list[Watch] = []
+    for paths, kind in (
+        (missed.persistent, PERSISTENT),
+        (missed.recursive, PERSISTENT_RECURSIVE),
+    ):
+        for path in paths:
+            if not target.has(path, kind) and not is_nowhere(hub.state, path):
+                watch = Watch(target, 0, path, kind)
+                left.append(watch)
+                if replay is not None:
+                    replay.table.put(watch)
+            if pace.is_slice_over():
+                yield b""
+                pace.begin_slice()
+    while left and target.is_open:
+        step = None
+        if replay is not None:
+            try:
+                step = replay.step()
+            except PlaceLostError:
+                replay = None
+        if step is not None:
+            _put_step(target, step)
+        else:
+            _arm_some(target, left, replay, pace)
+        if pace.is_slice_over():
             yield b""
-            until = time.perf_counter() + SLICE_S
-    for watch in replay.table:
-        hub.table.put(watch)
+            pace.begin_slice()
+
+
+def _put_step(target: Target, step: Step) -> None:
+    if step.change is None:
+        return
+    zxid = step.change.zxid
+    for event_type, path, acl, _ in step.matches:
+        if may_read(acl, target.ids):
+            target.put(zxid, notification(event_type, path, zxid))
+
+
+def _arm_some(target: Target, left: list[Watch], replay: Replay | None, pace: _Pace) -> None:
+    """Nothing is left of what they missed, at this moment: one of them at least is set."""
+    while left:
+        watch = left.pop()
+        if replay is not None:
+            replay.table.drop(watch)
+        target.arm(watch.path, watch.kind)
+        if pace.is_slice_over():
+            return

@@ -51,7 +51,10 @@ class Outbox:
             self.flush()
 
     def put_reply(self, xid: int, zxid: int, code: int, body: bytes = b"") -> None:
-        """Behind all events up to `zxid`."""
+        """Behind all events up to `zxid`. Nothing, where events were dropped: its client would take
+        them for told, and never ask for them again."""
+        if self._watches.is_overflowing:
+            return
         self.put_events(zxid)
         self.last_zxid = zxid
         self.put(_REPLY.pack(_HEADER_BYTES + len(body), xid, zxid, code) + body)

@@ -66,6 +66,11 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def has_reads(self) -> bool:
+        """Some wait, or are in progress."""
+        return self._reads > 0
+
     # ---------------------------------------------------------------------------------- arriving
 
     def add_write(self, xid: int, kind: WriteKind, caller: Caller, op: Op, now: float) -> None:
@@ -128,10 +133,12 @@ class RequestQueue:
                 if not is_fresh:
                     self._pipeline.check_fresh()
                     is_fresh = True
-                if not slot.run(self._asker):
-                    return True
+                is_complete = slot.run(self._asker)
                 if slot.op in _CATCHING_UP:
+                    # Also between its pieces, so that what is found never piles up.
                     outbox.put_events(None)
+                if not is_complete:
+                    return True
                 self._reads -= 1
                 self._pipeline.end_read()
             elif not slot.done():

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from coordsvc.core.commands import (
-    ALL,
-    NO_CALLER,
-    Acl,
-    AuthId,
-    Op,
-    Write,
-)
+from coordsvc.core.commands import ALL, NO_CALLER, Acl, AuthId, Op, Write
 from coordsvc.server.config_model import LimitsConfig
 from coordsvc.server.watch_hub import WatchHub
 from coordsvc.server.zookeeper.watches import ConnectionWatches
@@ -70,7 +64,7 @@ class Connection:
             told += self.take()
         return told + self.take()
 
-    def begin_catch_up(self, after_zxid: int, **paths: list[str]):  # type: ignore[no-untyped-def]
+    def begin_catch_up(self, after_zxid: int, **paths: list[str]) -> Iterator[bytes]:
         kinds = ("data", "exist", "child", "persistent", "recursive")
         assert paths.keys() <= set(kinds)
         return self.watches.catch_up(after_zxid, *[paths.get(kind, []) for kind in kinds])
