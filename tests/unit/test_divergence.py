@@ -49,7 +49,7 @@ def test_each_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
 def test_a_difference_is_told_and_tested(row: Row) -> None:
-    assert row.zookeeper and row.coordsvc
+    assert row.zookeeper and row.coordsvc and row.why
     tests = re.findall("`([^`]+)`", row.test)
     assert tests
     for test in tests:

@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self.session_id = 0
         self.timeout_ms = 0
         self.established_ms = 0
-        self._attach_epoch = 0
+        self.attach_epoch = 0
         self._own_ids: tuple[AuthId, ...] = ()
         self._caller = Caller()
         self._phase = _FIRST
@@ -261,8 +261,8 @@ class Connection(asyncio.Protocol):
         assert self._timer is not None
         self._timer.cancel()
         self.session_id, self.timeout_ms = opened.session_id, opened.timeout_ms
-        self._attach_epoch = opened.attach_epoch
-        self._caller = Caller(self.session_id, self._attach_epoch, ids=self._own_ids)
+        self.attach_epoch = opened.attach_epoch
+        self._caller = Caller(self.session_id, self.attach_epoch, ids=self._own_ids)
         self._door.register(self)
         self._phase = _SERVING
         self._outbox.put(
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
         session = self.state.sessions.get(self.session_id)
         if session is None:
             self._lose(SessionExpiredError(f"session {self.session_id:#x} has ended"))
-        elif session.attach_epoch != self._attach_epoch:
+        elif session.attach_epoch != self.attach_epoch:
             self._lose(SessionMovedError(f"session {self.session_id:#x} was attached again"))
 
     def _lose(self, error: CoordError) -> None:
@@ -317,9 +317,11 @@ class Connection(asyncio.Protocol):
             return
         error = ping.exception()
         if error is None:
-            # Not past a read in progress: the events of its watch must not leave before it.
-            shown = self._queue.shown_zxid
-            self._outbox.put_reply(PING_XID, self.state.zxid if shown is None else shown, OK)
+            # Not past a read that waits or is in progress. The events of its watch must not leave
+            # before it; and a client takes this zxid for seen, while setWatches may still have to
+            # look at what was before it.
+            zxid = self._outbox.last_zxid if self._queue.has_reads else self.state.zxid
+            self._outbox.put_reply(PING_XID, zxid, OK)
             self.wake()
         elif isinstance(error, NoQuorumError):
             self._break("no majority is in reach")
@@ -338,7 +340,7 @@ class Connection(asyncio.Protocol):
             self._break("authentication failed")
             return
         self._own_ids = ids
-        self._caller = Caller(self.session_id, self._attach_epoch, ids=ids)
+        self._caller = Caller(self.session_id, self.attach_epoch, ids=ids)
         self._outbox.put_reply(AUTH_XID, 0, OK)
 
     # ---------------------------------------------------------------------------------- arriving

@@ -129,10 +129,12 @@ class Door:
             self._none_left.set()
 
     def register(self, connection: Connection) -> None:
-        """It has its session. Other connections here that have had it are of no use to anybody."""
+        """It has its session. Other connections here that have had it before are of no use to
+        anybody."""
         of_session = self._of_session.setdefault(connection.session_id, {})
         for other in tuple(of_session):
-            other.end()
+            if other.attach_epoch < connection.attach_epoch:
+                other.end()
         of_session[connection] = None
 
     def heard(self, session_id: int) -> None:

@@ -156,11 +156,11 @@ class RequestQueue:
             if not count % CHECK_TIME_EACH and self._now() >= until:
                 return True
         if not outbox.is_paused:
-            outbox.put_events(self.shown_zxid)
+            outbox.put_events(self._shown_zxid)
         return False
 
     @property
-    def shown_zxid(self) -> int | None:
+    def _shown_zxid(self) -> int | None:
         """Events may leave up to here: a read in progress shows no later state. None: all."""
         first = self._slots[0] if self._slots else None
         if isinstance(first, ReadSlot) and first.has_begun and first.op not in _CATCHING_UP:

@@ -266,6 +266,9 @@ async def test_no_event_of_a_watch_before_the_read_that_sets_it(
             await writer.create("/p/x")
             await writer.delete("/p/x")
 
+    def has_told() -> bool:
+        return len(client.events) > rounds
+
     async def read() -> None:
         nonlocal rounds
         while rounds < 15:
@@ -275,7 +278,7 @@ async def test_no_event_of_a_watch_before_the_read_that_sets_it(
             while not listed.done():
                 pings.append(client.request(OpCode.PING, xid=PING_XID))
                 await asyncio.sleep(0)
-            await client.wait_until(lambda: len(client.events) > rounds)
+            await client.wait_until(has_told)
             await asyncio.gather(*pings)
             kinds = [
                 "event" if isinstance(item, Event) else "ping" if item.xid == PING_XID else "read"
