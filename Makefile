@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .PHONY: help setup run test unit integration sim chaos chaos-packages chaos-packages-if-root \
 	mutants failover bench slow lint fmt proto proto-check lock interop interop-packages \
-	interop-grpc interop-node-deps clean
+	interop-grpc interop-node-deps differential clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -91,6 +91,9 @@ interop: interop-packages ## ZooKeeper's clients against three replicas, also wh
 	INTEROP=required $(PYTEST) -q -s -m "slow or not slow" --junitxml=.interop/report.xml \
 		tests/interop/zookeeper $(ARGS)
 	@$(BIN)/python -m tests.interop.zookeeper.counts .interop/report.xml
+
+differential: setup ## The same 2,000 requests to ZooKeeper (downloads it) and here, side by side: 4 minutes.
+	@$(BIN)/python -m tests.differential.run $(if $(ONLY),--only "$(ONLY)")
 
 clean: ## Remove environments, caches and built files; leaves ./data alone.
 	rm -rf .venv .venv-proto .venv-lock .setup.lock dist .hypothesis .mypy_cache .pytest_cache \
