@@ -202,7 +202,7 @@ def test_a_process_with_a_library_that_does_not_sync_is_refused(tmp_path: Path) 
     library.write_bytes(bytes(4096))
     program = (
         "import mmap, sys; f = open(sys.argv[1], 'rb');"
-        "m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); print(); sys.stdin.read()"
+        "m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); print(flush=True); sys.stdin.read()"
     )
     check_libraries([os.getpid()])
     with subprocess.Popen(
