@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
         has not seen what the client has, nothing is said."""
         try:
             opened = await open_or_attach(self._door, request, self._own_ids)
-        except (SessionExpiredError, SessionMovedError):
+        except SessionExpiredError:
             self._outbox.put(encode_refused(request))
             self.end()
             return
