@@ -37,7 +37,6 @@ from coordsvc.server.request_kinds import (
 from coordsvc.server.session_frames import Frame
 from coordsvc.server.session_reports import SessionReports
 from coordsvc.server.session_slots import (
-    PASSING_ERRORS,
     GateSlot,
     RefusedSlot,
     Slot,
@@ -46,6 +45,7 @@ from coordsvc.server.session_slots import (
     code_of,
 )
 from coordsvc.server.watch_hub import Spec, Watcher, specs_from_messages
+from coordsvc.server.write_outcome import PASSING_ERRORS, WriteOutcome
 from coordsvc.v1 import common_pb2, coordination_pb2
 
 CHECK_TIME_EACH = 16
@@ -320,7 +320,7 @@ class SessionQueue:
 
     # ------------------------------------------------------------------------------------ refusing
 
-    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
+    def refuse_after(self, slot: WriteOutcome, error: CoordError) -> None:
         """`slot` was refused before it was proposed: nothing behind it may run, also what waits
         to be sent."""
         if self._refusing is not None:

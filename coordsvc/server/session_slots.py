@@ -12,51 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from coordsvc.core.commands import Refusal, Reply, SessionClosed, Write
-from coordsvc.errors import CoordError, ErrorCode, ThrottledError, UnavailableError
+from coordsvc.core.commands import Refusal, Write
+from coordsvc.errors import CoordError, ErrorCode
 from coordsvc.server.pipeline import refusal_error
 from coordsvc.server.request_kinds import WriteKind
 from coordsvc.server.session_frames import Frame
-
-PASSING_ERRORS = (UnavailableError, ThrottledError)
-"""Certainly not applied, and not for a fault of the request: what is behind it must not run."""
+from coordsvc.server.write_outcome import WriteOutcome, WriteOwner
 
 
-class SlotOwner(Protocol):
-    """What a write tells the stream it is of."""
-
-    def wake(self) -> None:
-        """Something may be ready to leave."""
-        ...
-
-    def write_decided(self) -> None:
-        """A submitted write was answered."""
-        ...
-
-    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
-        """`slot` was refused for a passing reason: nothing behind it may run either."""
-        ...
-
-
-class WriteSlot:
+class WriteSlot(WriteOutcome):
     """A write, and the waiter of its outcome."""
 
-    __slots__ = (
-        "command",
-        "deadline",
-        "error",
-        "is_submitted",
-        "kind",
-        "owner",
-        "reply",
-        "request_id",
-    )
+    __slots__ = ("kind", "request_id")
 
     def __init__(
         self,
-        owner: SlotOwner,
+        owner: WriteOwner,
         request_id: int,
         kind: WriteKind,
         command: Write,
@@ -68,46 +41,8 @@ class WriteSlot:
         self.command = command
         self.deadline = deadline
         self.is_submitted = False
-        self.reply: Reply | None = None
-        self.error: CoordError | None = None
-
-    # ------------------------------------------------------------------------ as a waiter
-
-    def done(self) -> bool:
-        return self.reply is not None or self.error is not None
-
-    def set_result(self, reply: Reply) -> None:
-        self.reply = reply
-        self.owner.write_decided()
-
-    def set_exception(self, error: BaseException) -> None:
-        assert isinstance(error, CoordError)
-        self.fail(error)
-        if isinstance(error, PASSING_ERRORS):
-            self.owner.refuse_after(self, error)
-
-    # ------------------------------------------------------------------------ as a slot
-
-    def fail(self, error: CoordError) -> None:
-        """Answer with this, whatever becomes of it. One that was submitted and not yet sent is not
-        sent then."""
-        self.error = error
-        if self.is_submitted:
-            self.owner.write_decided()
-        else:
-            self.owner.wake()
-
-    @property
-    def zxid(self) -> int:
-        """What its reply shows."""
-        if self.reply is not None:
-            return self.reply.zxid
-        return self.error.zxid if self.error is not None else 0
-
-    @property
-    def has_closed(self) -> bool:
-        """Whether it has ended the session."""
-        return self.reply is not None and type(self.reply.result) is SessionClosed
+        self.reply = None
+        self.error = None
 
     def put_into(self, frame: Frame) -> bool:
         """False: there is no room left."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordsvc.core.commands import Caller, Op, Write
 from coordsvc.errors import CoordError
+from coordsvc.server.write_outcome import WriteOutcome
 from coordsvc.server.zookeeper.asking import Asker, Read
 from coordsvc.server.zookeeper.outbox import Outbox
 from coordsvc.server.zookeeper.protocol import SET_WATCHES, SET_WATCHES2
@@ -169,7 +170,7 @@ class RequestQueue:
 
     # ---------------------------------------------------------------------------------- refusing
 
-    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
+    def refuse_after(self, slot: WriteOutcome, error: CoordError) -> None:
         behind = False
         for other in tuple(self._slots):
             if behind:

@@ -9,54 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
 
-from coordsvc.core.commands import MultiOp, Refusal, Reply, SessionClosed, Write
-from coordsvc.errors import CoordError, ThrottledError, UnavailableError
+from coordsvc.core.commands import MultiOp, Refusal, Write
+from coordsvc.errors import CoordError
 from coordsvc.server.pipeline import refusal_error
+from coordsvc.server.write_outcome import PASSING_ERRORS, WriteOutcome, WriteOwner
 from coordsvc.server.zookeeper.asking import Asker, Read
 from coordsvc.server.zookeeper.multi import multi_refused
 from coordsvc.server.zookeeper.protocol import OK, SET_WATCHES, SET_WATCHES2, code_of
 from coordsvc.server.zookeeper.requests import WriteKind
 
-PASSING_ERRORS = (UnavailableError, ThrottledError)
-"""Certainly not applied, and not for a fault of the request: what is behind it must not run."""
 
-
-class SlotOwner(Protocol):
-    """What a write tells its connection."""
-
-    def wake(self) -> None:
-        """Something may be ready to leave."""
-        ...
-
-    def write_decided(self) -> None:
-        """A submitted write was answered."""
-        ...
-
-    def refuse_after(self, slot: WriteSlot, error: CoordError) -> None:
-        """`slot` was refused for a passing reason: nothing behind it may run either."""
-        ...
-
-
-class WriteSlot:
+class WriteSlot(WriteOutcome):
     """A write, and the waiter of its outcome."""
 
-    __slots__ = (
-        "arrived",
-        "command",
-        "deadline",
-        "error",
-        "is_submitted",
-        "kind",
-        "owner",
-        "reply",
-        "xid",
-    )
+    __slots__ = ("arrived", "kind", "xid")
 
     def __init__(
         self,
-        owner: SlotOwner,
+        owner: WriteOwner,
         xid: int,
         kind: WriteKind,
         command: Write,
@@ -70,46 +41,8 @@ class WriteSlot:
         self.arrived = arrived
         self.deadline = deadline
         self.is_submitted = False
-        self.reply: Reply | None = None
-        self.error: CoordError | None = None
-
-    # ------------------------------------------------------------------------ as a waiter
-
-    def done(self) -> bool:
-        return self.reply is not None or self.error is not None
-
-    def set_result(self, reply: Reply) -> None:
-        self.reply = reply
-        self.owner.write_decided()
-
-    def set_exception(self, error: BaseException) -> None:
-        assert isinstance(error, CoordError)
-        self.fail(error)
-        if isinstance(error, PASSING_ERRORS):
-            self.owner.refuse_after(self, error)
-
-    # ------------------------------------------------------------------------ as a slot
-
-    def fail(self, error: CoordError) -> None:
-        """Answer with this, whatever becomes of it. One that was submitted and not yet sent is not
-        sent then."""
-        self.error = error
-        if self.is_submitted:
-            self.owner.write_decided()
-        else:
-            self.owner.wake()
-
-    @property
-    def has_closed(self) -> bool:
-        """Whether it has ended the session."""
-        return self.reply is not None and type(self.reply.result) is SessionClosed
-
-    @property
-    def zxid(self) -> int:
-        """What its reply shows."""
-        if self.reply is not None:
-            return self.reply.zxid
-        return self.error.zxid if self.error is not None else 0
+        self.reply = None
+        self.error = None
 
     def answer(self) -> tuple[int, bytes]:
         """(code, body) of one that is done. Raises its error when there is no word for it."""
