@@ -10,6 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
+from coordsvc.server.zookeeper import connection
+from coordsvc.server.zookeeper.asking import Read
+from coordsvc.server.zookeeper.jute import Reader
+from coordsvc.server.zookeeper.requests import READS, ReadKind
 from coordsvc.testing.zookeeper_client import ZooKeeperConnection
 from coordsvc.testing.zookeeper_records import (
     WORLD,
@@ -163,6 +167,34 @@ async def test_only_the_connection_suffers(
         assert not bugs, "a bug, or the end of the replica"
         assert (make is garbage) == (sessions == 0)
         await _nothing_is_left(replica, other, tasks)
+
+
+@pytest.mark.parametrize("where", ["decode", "answer"])
+async def test_a_bug_that_a_request_finds_ends_its_connection_alone(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And is told in the log, with its stack."""
+
+    def bug(*_: object) -> Read:
+        raise RuntimeError("a bug of ours")
+
+    def decode(reader: Reader) -> Read:
+        return bug() if where == "decode" else Read(bug)
+
+    broken = {**READS, OpCode.WHO_AM_I: ReadKind("who_am_i", decode)}
+    monkeypatch.setattr(connection, "READS", broken)
+    async with door_replica() as replica:
+        other, client = await replica.open(), await replica.open()
+        client.send(request(1, OpCode.WHO_AM_I))
+        async with asyncio.timeout(SECONDS):
+            await client.wait_closed()
+        await _serves(other)
+        assert replica.local.failure is None
+        # The session is not to blame, and goes on.
+        await is_served(await replica.attach(client))
+    [told] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert told.message == "zookeeper.connection_failed"
+    assert told.exc_info is not None and isinstance(told.exc_info[1], RuntimeError)
 
 
 async def _serves(other: ZooKeeperConnection) -> None:
