@@ -64,10 +64,10 @@ class Generated:
     machine_cpu_s: float
 
 
-def generate(module: str, load: Load, pids: Mapping[int, int]) -> Generated:
+def generate(command: Sequence[str], load: Load, pids: Mapping[int, int]) -> Generated:
     """GeneratorError: it ended with an error, which is told."""
     with subprocess.Popen(
-        [sys.executable, "-m", module],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -128,10 +128,11 @@ class Bench:
 
     def _run(self, row: Row, system: System, seconds: float) -> Run:
         leader = system.leader()
-        endpoints = system.endpoints(row.door)
+        door = row.door_of(system.name)
+        endpoints = system.endpoints(door)
         load = row.load(f"/load{next(self._numbers)}", endpoints, leader, RAMP_S, seconds)
         before = system.fsyncs()
-        generated = generate(GENERATORS[row.door], load, system.pids())
+        generated = generate(GENERATORS[door], load, system.pids())
         fsyncs = {each: count - before[each] for each, count in system.fsyncs().items()}
         outcome = generated.outcome
         if system.leader() != leader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,10 +18,16 @@ RATE, P50 = "operations/s", "p50"
 """What the ratio is of. More of a rate is better, less of a latency."""
 
 ZOOKEEPER_DOOR: Final = "ZooKeeper's protocol"
-GENERATORS: Final = {ZOOKEEPER_DOOR: "bench.zookeeper_load"}
+STREAM_DOOR: Final = "gRPC Session stream"
+UNARY_DOOR: Final = "unary gRPC"
+ETCD_DOOR: Final = "etcd's unary gRPC"
+GENERATORS: Final[dict[str, tuple[str, ...]]] = {
+    ZOOKEEPER_DOOR: (sys.executable, "-m", "bench.zookeeper_load"),
+}
 """The program that speaks it. It takes a Load and prints an Outcome (see `load`)."""
 
 ZOOKEEPER: Final = "ZooKeeper"
+ETCD: Final = "etcd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +44,17 @@ class Row:
     measure: str = RATE
     place: str = SPREAD
     door: str = ZOOKEEPER_DOOR
+    """Through which ours is measured."""
+
     peer: str = ZOOKEEPER
+    peer_door: str = ZOOKEEPER_DOOR
 
     @property
     def is_read(self) -> bool:
         return self.operation == GET
+
+    def door_of(self, system: str) -> str:
+        return self.peer_door if system == self.peer else self.door
 
     def reaches(self, ratio: float, bound: float) -> bool:
         return ratio >= bound if self.measure == RATE else ratio <= bound
