@@ -27,7 +27,7 @@ class ScaleRun:
 
 @dataclass(frozen=True, slots=True)
 class ScaleResult:
-    """`floor` and `goal`: of the ratio to the peer's median when `of_ratio`, else of ours itself."""
+    """`floor` and `goal`: of the ratio to the peer's median when `of_ratio`, else of our own."""
 
     row_id: str
     text: str
