@@ -241,4 +241,4 @@ def test_a_generator_that_fails_is_no_result() -> None:
         seconds=1,
     )
     with pytest.raises(GeneratorError, match="ConnectionRefusedError"):
-        generate("bench.zookeeper_load", load, {})
+        generate((sys.executable, "-m", "bench.zookeeper_load"), load, {})
