@@ -32,7 +32,8 @@ from coordsvc.core.watches import (
 )
 
 _LINKS_PER_STEP: Final = 64
-"""Links followed in one step, at most: a step is about as long as looking at a few changes."""
+"""Links followed, or made, in one step, at most: a step is about as long as looking at a few
+changes."""
 
 
 class PlaceLostError(Exception):
@@ -74,6 +75,7 @@ class Replay:
         self._end = self._next - 1
         """The last number of the round: of the stretch for which the way is known."""
         self._is_scanning = False
+        self._is_linking = False
         self._chains: list[tuple[str, bool]] = []
         """Whose first change of the round is still to be found."""
         self._walk = (0, 0)
@@ -85,6 +87,9 @@ class Replay:
         """Go on. None: nothing is left at this moment. Raises PlaceLostError."""
         if not self.table or (self._next > self._end and not self._begin_round()):
             return None
+        if self._is_linking:
+            self._link()
+            return _ON_THE_WAY
         if self._chains:
             self._find_heads()
             return _ON_THE_WAY
@@ -98,10 +103,19 @@ class Replay:
         if self._next < history.first:
             raise PlaceLostError
         self._end = history.last
-        self._is_scanning = table.has_recursive or self._end - self._next < len(table)
+        left = self._end - self._next + 1
+        self._is_scanning = (
+            table.has_recursive or left <= len(table) or not history.is_worth_linking(left)
+        )
+        self._is_linking = not self._is_scanning
         self._chains = [] if self._is_scanning else list(table.chains())
         self._walk = (0, 0)
         return True
+
+    def _link(self) -> None:
+        if self._next < self._history.first:
+            raise PlaceLostError
+        self._is_linking = not self._history.link(_LINKS_PER_STEP, self._end)
 
     def _find_heads(self) -> None:
         """The first change of each chain, by following it backwards, a few links at a time."""
@@ -113,8 +127,8 @@ class Replay:
             if not found and not at:
                 at = self._history.last_of(path, of_children)
             if at >= self._next:
-                record = self._history.record(at)
-                found, at = at, record.previous_child if of_children else record.previous_own
+                links = self._history.links(at)
+                found, at = at, links.previous_child if of_children else links.previous_own
                 continue
             if 0 < found <= self._end:
                 heappush(self._heads, (found, of_children, path))
@@ -130,15 +144,15 @@ class Replay:
         number = self._heads[0][0]
         if number < self._history.first:
             raise PlaceLostError
-        record = self._history.record(number)
-        matches = self._match(record.change)
+        change, links = self._history.change(number), self._history.links(number)
+        matches = self._match(change)
         while self._heads and self._heads[0][0] == number:
             _, of_children, path = heappop(self._heads)
-            following = record.next_child if of_children else record.next_own
+            following = links.next_child if of_children else links.next_own
             if 0 < following <= self._end and self.table.has_chain(path, of_children):
                 heappush(self._heads, (following, of_children, path))
         self._settle()
-        return self._step_of(record.change, matches)
+        return self._step_of(change, matches)
 
     def _settle(self) -> None:
         self._next = self._heads[0][0] if self._heads else self._end + 1
@@ -148,7 +162,7 @@ class Replay:
         number = self._next
         if number < self._history.first:
             raise PlaceLostError
-        change = self._history.record(number).change
+        change = self._history.change(number)
         self._next = number + 1
         return self._step_of(change, self._match(change))
 
@@ -199,7 +213,7 @@ class Replay:
     def _step_of(self, change: Change, matches: list[Match]) -> Step:
         # A round ends where a group ends, for the history holds whole groups.
         is_group_end = (
-            self._next > self._end or self._history.record(self._next).change.zxid != change.zxid
+            self._next > self._end or self._history.change(self._next).zxid != change.zxid
         )
         self.position = change.zxid if is_group_end else change.zxid - 1
         return Step(change, matches, is_group_end)

@@ -92,15 +92,10 @@ def missing_before(
 ) -> list[Watch]:
     """Watches on a znode that was not there any more at `after_zxid`, and is not there now. The
     history is complete after it, and has nothing to tell about them."""
-    return [
-        watch
-        for watch in watches
-        if watch.kind in NEEDS_ZNODE
-        and watch.path not in state.znodes
-        and not _has_changed(history, watch.path, after_zxid)
+    gone = [
+        watch for watch in watches if watch.kind in NEEDS_ZNODE and watch.path not in state.znodes
     ]
-
-
-def _has_changed(history: History, path: str, after_zxid: int) -> bool:
-    number = history.last_of(path, False)
-    return bool(number) and history.record(number).change.zxid > after_zxid
+    if not gone:
+        return []
+    changed = history.paths_after(after_zxid)
+    return [watch for watch in gone if watch.path not in changed]

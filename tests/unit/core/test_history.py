@@ -56,7 +56,7 @@ def filled(count: int, bytes_max: int = LARGE, *, path: str = "/n{}") -> History
 
 def zxids(history: History) -> list[int]:
     numbers = range(history.first, history.last + 1)
-    return [history.record(number).change.zxid for number in numbers]
+    return [history.change(number).zxid for number in numbers]
 
 
 def test_it_begins_where_it_was_made() -> None:
@@ -108,7 +108,7 @@ def test_acls_are_counted_once_each_and_given_back() -> None:
     history._bytes_max = 0
     history.append([])
     assert (history.bytes, len(history)) == (0, 0)
-    assert not history._acls and not history._last_own and not history._last_child
+    assert not history._acls
 
 
 def test_its_count_of_bytes_is_about_what_it_takes() -> None:
@@ -123,7 +123,8 @@ def test_its_count_of_bytes_is_about_what_it_takes() -> None:
     history = History(10**6, bytes_max=LARGE)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    history.append(changes(10**6 + 1, 5_000))
+    history.append(tuple(changes(10**6 + 1, 5_000)))
+    assert history.link(LARGE, history.last)
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.5 * history.bytes < taken < 1.05 * history.bytes
@@ -139,12 +140,21 @@ def test_links_hold_whatever_is_dropped() -> None:
         path = chance.choice(paths)
         kind = DATA_CHANGED if path == "/" else chance.choice([CREATED, DELETED, DATA_CHANGED])
         history.append([change(path, zxid, kind)])
+        if chance.random() < 0.7:
+            # Otherwise more than one wait to be linked, or are dropped before they are.
+            continue
+        while not history.link(chance.randint(1, 8), history.last):
+            pass
         numbers = list(range(history.first, history.last + 1))
+        assert len(history._links) == len(numbers)
         for each in paths:
-            own = [n for n in numbers if history.record(n).change.path == each]
+            own = [n for n in numbers if history.change(n).path == each]
             assert chain(history, each, False) == own
-            children = [n for n in numbers if is_child(history.record(n).change, each)]
+            children = [n for n in numbers if is_child(history.change(n), each)]
             assert chain(history, each, True) == children
+    history._bytes_max = 0
+    history.append([])
+    assert not history._links and not history._last_own and not history._last_child
 
 
 def is_child(change: Change, path: str) -> bool:
@@ -156,13 +166,13 @@ def chain(history: History, path: str, of_children: bool) -> list[int]:
     back, number = [], history.last_of(path, of_children)
     while number:
         back.append(number)
-        record = history.record(number)
-        number = record.previous_child if of_children else record.previous_own
+        links = history.links(number)
+        number = links.previous_child if of_children else links.previous_own
     forth, number = [], back[-1] if back else 0
     while number:
         forth.append(number)
-        record = history.record(number)
-        number = record.next_child if of_children else record.next_own
+        links = history.links(number)
+        number = links.next_child if of_children else links.next_own
     assert forth == back[::-1]
     return forth
 
@@ -200,6 +210,7 @@ def test_what_was_missed_begins_right_after_the_zxid(after: int) -> None:
 def test_plain_watches_cost_what_they_match() -> None:
     """1,000 of them against a history of 50,000 changes, 40 of which they match."""
     history = filled(50_000)
+    assert history.link(LARGE, history.last)
     wanted = [f"/n{50_010 - 1000 * number}" for number in range(40)]
     others = [f"/other{number}" for number in range(960)]
     replay = replay_of(history, watches(PERSISTENT, *wanted, *others), 10)
@@ -208,6 +219,43 @@ def test_plain_watches_cost_what_they_match() -> None:
         steps += 1
         found += len(step.matches)
     assert found == 40 and steps < 200
+
+
+def test_what_many_would_look_at_is_linked() -> None:
+    """Each of them has missed a fifth of the history: that is looked at four times, change by
+    change; the fifth makes links, and the next ones follow them."""
+    history = filled(10_000)
+    costs = []
+    for _ in range(8):
+        replay = replay_of(history, watches(PERSISTENT, "/n9000", "/none"), 8_010)
+        steps, found = 0, 0
+        while (step := replay.step()) is not None:
+            steps += 1
+            found += len(step.matches)
+        assert found == 1
+        costs.append(steps)
+    assert costs[:4] == [2_000] * 4
+    assert len(history._links) == 10_000 and costs[4] > 100
+    assert max(costs[5:]) < 10
+
+
+def test_it_is_linked_no_further_than_it_was_when_that_was_asked_for() -> None:
+    history = filled(100)
+    assert not history.link(60, 100) and history.link(60, 100)
+    for zxid in range(200, 210):
+        history.append([change("/later", zxid)])
+    assert len(history._links) == 100 and history.last_of("/later", False) == 0
+    assert history.link(LARGE, history.last) and history.last_of("/later", False) == 110
+
+
+def test_places_are_lost_while_links_are_made() -> None:
+    history = filled(1_000)
+    replay = replay_of(history, watches(PERSISTENT, "/n500"), 10)
+    assert replay.step() is not None
+    history._bytes_max = 0
+    history.append([change("/a", 2_000)])
+    with pytest.raises(PlaceLostError):
+        replay.step()
 
 
 def test_a_one_shot_watch_stops_after_its_first_match() -> None:
