@@ -52,7 +52,7 @@ from coordsvc.core.numbering import (
     note_batch,
     remember,
 )
-from coordsvc.core.records import ChangedRecords, Origin
+from coordsvc.core.records import ChangedRecords, Origin, Session
 from coordsvc.core.refusals import refuse
 from coordsvc.core.state import State
 from coordsvc.core.transaction import Transaction
@@ -189,32 +189,34 @@ class Machine:
     # --------------------------------------------------------------------- commands
 
     def _write(self, write: Write) -> Reply:
-        caller, op, txn = write.caller, write.op, self._txn
-        session_id = caller.session_id
+        caller, op, txn, state = write.caller, write.op, self._txn, self.state
+        txn.session_id = session_id = caller.session_id
         if session_id or caller.request_number:
-            return self._write_in_session(caller, op, session_id)
-        txn.session_id = 0
-        txn.ids = caller.ids
-        return self._run(caller, op)
-
-    def _write_in_session(self, caller: Caller, op: Any, session_id: int) -> Reply:
-        state, txn = self.state, self._txn
-        session = state.sessions.get(session_id)
-        if session is None:
-            return self._refuse_session(ErrorCode.SESSION_EXPIRED, op, caller)
-        if caller.attach_epoch and caller.attach_epoch != session.attach_epoch:
-            return self._refuse_session(ErrorCode.SESSION_MOVED, op, caller)
-        txn.session_id = session_id
-        txn.heard_sessions[session_id] = None
-        txn.ids = session.ids + caller.ids
-        if not caller.request_number:
+            session = state.sessions.get(session_id)
+            if session is None:
+                return self._refuse_session(ErrorCode.SESSION_EXPIRED, op, caller)
+            if caller.attach_epoch and caller.attach_epoch != session.attach_epoch:
+                return self._refuse_session(ErrorCode.SESSION_MOVED, op, caller)
+            txn.heard_sessions[session_id] = None
+            txn.ids = session.ids + caller.ids
+            if caller.request_number:
+                return self._write_numbered(caller, op, session)
+        else:
+            txn.ids = caller.ids
+        if caller.guard_path:
             return self._run(caller, op)
+        # As `_run` does; most writes come here.
+        zxid = txn.zxid = state.zxid = state.zxid + 1
+        return Reply(zxid, _OPERATIONS[type(op)](txn, op))
+
+    def _write_numbered(self, caller: Caller, op: Any, session: Session) -> Reply:
+        state = self.state
         op_hash = hash_operation(op, caller)
         answer = answer_by_number(state, session, caller, op_hash)
         if answer is not None:
             return answer
         reply = self._run(caller, op)
-        after = state.sessions.get(session_id)
+        after = state.sessions.get(session.session_id)
         if after is not None:
             remember(state, after, caller, op_hash, reply.zxid, reply.result)
         return reply

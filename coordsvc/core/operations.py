@@ -153,12 +153,14 @@ def remove_znode(txn: Transaction, znode: Znode, parent: Znode) -> None:
 
 def set_data(txn: Transaction, op: SetDataOp) -> DataSet | Refusal:
     state = txn.state
-    path, data, expected = op.path, op.data, op.version
-    znode = state.znodes.get(path)
+    data, expected = op.data, op.version
+    znode = state.znodes.get(op.path)
     size = len(data) if data is not None else 0
     if znode is None or expected < ANY_VERSION or size > DATA_BYTES_MAX:
+        path = op.path
         return _argument_fault(path, expected) or _data_fault(path, data) or _no_node(path)
-    acl = znode.acl
+    # Not the operation's: one text for all that tell of this znode.
+    path, acl = znode.path, znode.acl
     if acl is not OPEN_ACL and not check(acl, WRITE, txn.ids):
         return refuse(ErrorCode.NO_AUTH, path, "WRITE is needed")
     old = znode.stat
@@ -193,7 +195,7 @@ def set_data(txn: Transaction, op: SetDataOp) -> DataSet | Refusal:
             state.clock_ms,
         ),
     )
-    txn.note_change(DATA_CHANGED, path, acl, _parent_acl(txn, path), data, stat)
+    txn.note_change(DATA_CHANGED, path, acl, OPEN_ACL, data, stat)
     return DataSet(stat)
 
 
@@ -331,9 +333,3 @@ def _no_node(path: str) -> Refusal:
 def _bad_version(path: str, name: str, actual: int, expected: int) -> Refusal:
     message = f"its {name} is {actual}, not {expected}"
     return refuse(ErrorCode.BAD_VERSION, path, message)
-
-
-def _parent_acl(txn: Transaction, path: str) -> tuple[Acl, ...]:
-    if len(path) == 1:
-        return ()
-    return txn.state.znodes[path[: path.rfind("/")] or "/"].acl
