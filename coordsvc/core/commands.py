@@ -365,8 +365,9 @@ CREATED, DELETED, DATA_CHANGED = 1, 2, 3
 
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One change of the tree, as watches see it. `acl` is the znode's (for a delete, the one it
-    had), `parent_acl` its parent's, both at that time, for the READ check at delivery. Of a change
-    of data, which no watch of the parent hears of, `parent_acl` is the open one. `last_of_zxid` ends the group of a multi or a session's end."""
+    had), `parent_acl` its parent's, both at that time, for the READ check at delivery; of a change
+    of data, of which no watch of the parent hears, `parent_acl` is the open one. `last_of_zxid`
+    ends the group of a multi or a session's end."""
 
     type: int
     path: str

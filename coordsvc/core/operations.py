@@ -23,7 +23,6 @@ from coordsvc.core.commands import (
     OPEN_ACL,
     READ,
     WRITE,
-    Acl,
     AclSet,
     Checked,
     CheckOp,

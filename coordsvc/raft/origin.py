@@ -9,7 +9,7 @@ each number once. So a fault between replicas neither loses nor doubles a write.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -30,7 +30,7 @@ from coordsvc.errors import (
     OutcomeUnknownError,
     ShuttingDownError,
 )
-from coordsvc.raft.replica_types import Waiter
+from coordsvc.raft.replica_types import Submission, Waiter
 from coordsvc.raft.settings import ReplicaSettings
 
 _encoder = msgspec.msgpack.Encoder()
@@ -46,6 +46,8 @@ class _BatchFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Waiting(msgspec.Struct, gc=False):
+    """`raw`: until it is part of a batch."""
+
     raw: bytes
     waiter: Waiter
     deadline: float
@@ -55,7 +57,7 @@ class SentBatch(msgspec.Struct, gc=False):
     seq: int
     commands: int
     raw: bytes
-    waiters: list[tuple[Waiter, float]]
+    waiters: list[_Waiting]
     sent_at: float
     due_at: float
     """When the first of its callers is to be told that the outcome is not known yet."""
@@ -92,25 +94,44 @@ class Origin:
         self, command: ClientCommand, deadline: float, now: float, waiter: Waiter
     ) -> None:
         raw = _encoder.encode(command)
-        commands = len(self._waiting) + self._sent_commands
-        if self._closed:
-            waiter.set_exception(ShuttingDownError("this replica is shutting down"))
-        elif len(raw) > self._settings.entry_bytes_max:
-            waiter.set_exception(
-                LimitExceededError(
-                    f"a write of {len(raw)} bytes is above {self._settings.entry_bytes_max}"
-                )
-            )
-        elif (
-            self._bytes + len(raw) > self._settings.origin_bytes_max
-            or commands >= self._settings.origin_commands_max
-        ):
-            waiter.set_exception(self._full(commands))
-        elif deadline <= now:
-            waiter.set_exception(NoQuorumError("the deadline had passed before the write was sent"))
+        error = self._fault(len(raw), deadline, now)
+        if error is not None:
+            waiter.set_exception(error)
         else:
             self._bytes += len(raw)
             self._waiting.append(_Waiting(raw, waiter, deadline))
+
+    def submit_all(self, writes: Iterable[Submission], now: float) -> None:
+        """Leaves out what is done already, perhaps refused because one before it was."""
+        encode = _encoder.encode
+        for write in writes:
+            if not write.done():
+                raw, deadline = encode(write.command), write.deadline
+                error = self._fault(len(raw), deadline, now)
+                if error is not None:
+                    write.set_exception(error)
+                else:
+                    self._bytes += len(raw)
+                    self._waiting.append(_Waiting(raw, write, deadline))
+
+    def _fault(self, size: int, deadline: float, now: float) -> CoordError | None:
+        """Why a write of so many bytes is not taken."""
+        settings = self._settings
+        if self._closed:
+            return ShuttingDownError("this replica is shutting down")
+        if size > settings.entry_bytes_max:
+            return LimitExceededError(
+                f"a write of {size} bytes is above {settings.entry_bytes_max}"
+            )
+        commands = len(self._waiting) + self._sent_commands
+        if (
+            self._bytes + size > settings.origin_bytes_max
+            or commands >= settings.origin_commands_max
+        ):
+            return self._full(commands)
+        if deadline <= now:
+            return NoQuorumError("the deadline had passed before the write was sent")
+        return None
 
     def _full(self, commands: int) -> NoQuorumError:
         """What waits takes memory here and at the leader. Another replica may have room."""
@@ -155,7 +176,8 @@ class Origin:
     def _tell_unknown(self, batch: SentBatch, now: float) -> None:
         latest = batch.sent_at + self._settings.unknown_outcome_after_s
         batch.due_at = float("inf")
-        for waiter, deadline in batch.waiters:
+        for item in batch.waiters:
+            waiter, deadline = item.waiter, item.deadline
             if now >= min(deadline, latest):
                 _fail(waiter, OutcomeUnknownError("the write was proposed and not decided yet"))
             elif not waiter.done():
@@ -181,13 +203,13 @@ class Origin:
         """New batches out of what waits, in order. What its caller has given up, or whose
         deadline has passed, is not proposed any more."""
         assert self.incarnation, "batches need the incarnation"
+        bytes_max, commands_max = self._settings.entry_bytes_max, self._settings.entry_commands_max
         while self._waiting:
-            raws: list[msgspec.Raw] = []
-            waiters: list[tuple[Waiter, float]] = []
+            taken: list[_Waiting] = []
             size = 0
-            while self._waiting and len(raws) < self._settings.entry_commands_max:
+            while self._waiting and len(taken) < commands_max:
                 item = self._waiting[0]
-                if raws and size + len(item.raw) > self._settings.entry_bytes_max:
+                if taken and size + len(item.raw) > bytes_max:
                     break
                 self._waiting.popleft()
                 if item.waiter.done() or item.deadline <= now:
@@ -196,26 +218,22 @@ class Origin:
                         item.waiter, NoQuorumError("the deadline passed before the write was sent")
                     )
                     continue
-                raws.append(msgspec.Raw(item.raw))
-                waiters.append((item.waiter, item.deadline))
+                taken.append(item)
                 size += len(item.raw)
-            if raws:
-                yield self._number(raws, size, waiters, now)
+            if taken:
+                yield self._number(taken, size, now)
 
-    def _number(
-        self,
-        raws: list[msgspec.Raw],
-        size: int,
-        waiters: list[tuple[Waiter, float]],
-        now: float,
-    ) -> SentBatch:
-        frame = _BatchFrame(
-            self._settings.replica_id, self.incarnation, self._next_seq, tuple(raws)
-        )
+    def _number(self, taken: list[_Waiting], size: int, now: float) -> SentBatch:
+        raws = tuple([msgspec.Raw(item.raw) for item in taken])
+        frame = _BatchFrame(self._settings.replica_id, self.incarnation, self._next_seq, raws)
         latest = now + self._settings.unknown_outcome_after_s
-        due_at = min(latest, min(deadline for _, deadline in waiters))
+        due_at = latest
+        for item in taken:
+            item.raw = b""
+            if item.deadline < due_at:
+                due_at = item.deadline
         raw = _encoder.encode(frame)
-        batch = SentBatch(self._next_seq, len(raws), raw, waiters, now, due_at)
+        batch = SentBatch(self._next_seq, len(taken), raw, taken, now, due_at)
         self._bytes += len(batch.raw) - size
         if not self._sent:
             self.progress_at = now
@@ -243,7 +261,8 @@ class Origin:
             self.progress_at = now
 
     def on_applied(self, batch: AppliedBatch, now: float) -> list[tuple[Waiter, Reply]]:
-        """What an applied batch of this replica answers, to be resolved after the slice."""
+        """What an applied batch of this replica answers, to be resolved after the slice. Some may
+        be done by then."""
         if not self.incarnation or batch.incarnation != self.incarnation:
             return []
         if batch.status == GAP:
@@ -257,12 +276,8 @@ class Origin:
         self.on_decided(now - sent.sent_at, sent.commands)
         self._bytes -= len(sent.raw)
         self._sent_commands -= sent.commands
-        assert len(batch.replies) == len(sent.waiters)
-        return [
-            (waiter, reply)
-            for (waiter, _), reply in zip(sent.waiters, batch.replies, strict=True)
-            if not waiter.done()
-        ]
+        waiters = [item.waiter for item in sent.waiters]
+        return list(zip(waiters, batch.replies, strict=True))
 
     def _start_over(self) -> None:
         """Another registration of this replica was applied after its own: a late copy of one by
@@ -276,8 +291,8 @@ class Origin:
         for batch in sent.values():
             self._bytes -= len(batch.raw)
             self._sent_commands -= batch.commands
-            for waiter, _ in batch.waiters:
-                _fail(waiter, OutcomeUnknownError(why))
+            for item in batch.waiters:
+                _fail(item.waiter, OutcomeUnknownError(why))
 
 
 def _fail(waiter: Waiter, error: CoordError) -> None:

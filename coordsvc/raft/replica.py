@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from coordsvc.core.commands import ClientCommand, InitCluster, LeaderCommand, Reply
@@ -37,6 +37,7 @@ from coordsvc.raft.replica_types import (
     ReplicaStatistics,
     SilentDiskError,
     SnapshotPort,
+    Submission,
     Waiter,
     Wal,
 )
@@ -424,6 +425,17 @@ class Replica:
             self._origin.submit_to(command, deadline, self.clock.monotonic(), waiter)
         else:
             waiter.set_exception(self._no_quorum())
+
+    def submit_all(self, writes: Sequence[Submission]) -> None:
+        """The same for many, in order, each its own waiter. Those behind one that is refused are
+        tried, unless they are done then."""
+        self._schedule_turn()
+        if not self._is_frozen and (self.has_quorum or self._stopped):
+            self._origin.submit_all(writes, self.clock.monotonic())
+            return
+        for write in writes:
+            if not write.done():
+                write.set_exception(self._no_quorum())
 
     def _refused(self, error: CoordError) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()

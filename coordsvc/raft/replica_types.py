@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from coordsvc.core.commands import Reply
+from coordsvc.core.commands import ClientCommand, Reply
 from coordsvc.raft.journal import LogStore
 
 
@@ -18,6 +18,15 @@ class Waiter(Protocol):
     def done(self) -> bool: ...
     def set_result(self, reply: Reply, /) -> None: ...
     def set_exception(self, error: BaseException, /) -> None: ...
+
+
+class Submission(Waiter, Protocol):
+    """A write that is the waiter of its own outcome."""
+
+    @property
+    def command(self) -> ClientCommand: ...
+    @property
+    def deadline(self) -> float: ...
 
 
 class RecoveredLog(Protocol):

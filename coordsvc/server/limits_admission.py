@@ -97,6 +97,11 @@ class Admission:
             self.disk.check_write(op)
 
     @property
+    def is_disk_low(self) -> bool:
+        """Whether `check_write` may refuse any."""
+        return self.disk is not None and self.disk.is_low
+
+    @property
     def reads_waiting(self) -> int:
         return self._reads_waiting
 

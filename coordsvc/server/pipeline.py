@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,6 +58,7 @@ from coordsvc.server.lanes import Lanes
 from coordsvc.server.limits_admission import Admission
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.server.session_reports import SessionReports
+from coordsvc.server.write_outcome import WriteOutcome
 
 MIN_ZXID_WAIT_S_MAX = 2.0
 """A replica so far behind is not worth waiting for: another one answers at once."""
@@ -255,6 +256,28 @@ class Pipeline:
         self._writes_total += 1
         self._undecided += 1
         self._replica.submit_to(write, deadline, waiter)
+
+    def submit_all(self, writes: Sequence[WriteOutcome]) -> None:
+        """The same for many, in order; none of them done. What is not submitted is told so, too.
+        Those behind one that is refused are tried, unless they are done then."""
+        if self._is_stopping or self.admission.is_disk_low:
+            for write in writes:
+                if not write.done():
+                    self._try(write)
+            return
+        for write in writes:
+            write.is_submitted = True
+        self._writes_total += len(writes)
+        self._undecided += len(writes)
+        self._replica.submit_all(writes)
+
+    def _try(self, write: WriteOutcome) -> None:
+        write.is_submitted = True
+        try:
+            self.submit_to(write.command, write.deadline, write)
+        except CoordError as error:
+            write.is_submitted = False
+            write.set_exception(error)
 
     def decided(self) -> None:
         """A write of `submit_to` was answered, or is given up."""

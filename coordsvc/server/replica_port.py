@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from coordsvc.core.commands import ClientCommand, LeaderCommand, Reply
 from coordsvc.core.machine import Machine
 from coordsvc.raft.clock import Clock
 from coordsvc.raft.messages import SideMessage
-from coordsvc.raft.replica_types import Waiter
+from coordsvc.raft.replica_types import Submission, Waiter
 
 
 class ReplicaPort(Protocol):
@@ -37,6 +37,7 @@ class ReplicaPort(Protocol):
 
     def submit(self, command: ClientCommand, deadline: float) -> asyncio.Future[Reply]: ...
     def submit_to(self, command: ClientCommand, deadline: float, waiter: Waiter) -> None: ...
+    def submit_all(self, writes: Sequence[Submission]) -> None: ...
     def read_index(self, deadline: float) -> asyncio.Future[None]: ...
     def wait_applied(self, zxid: int, deadline: float) -> asyncio.Future[None]: ...
     def leader_confirmed_age(self) -> float: ...

@@ -11,7 +11,7 @@ log of one. It promises what `raft/replica.py` promises, and misbehaves only whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from coordsvc.core.machine import Machine, decode_entry
 from coordsvc.errors import NoQuorumError, NotCaughtUpError
 from coordsvc.raft.clock import Clock, SystemClock
 from coordsvc.raft.messages import SideMessage
-from coordsvc.raft.replica_types import Waiter
+from coordsvc.raft.replica_types import Submission, Waiter
 
 _ELSEWHERE = 999
 """The replica id under which commands of other replicas come."""
@@ -84,6 +84,11 @@ class LocalReplica:
         self._waiting.append((command, waiter, deadline))
         if self.is_automatic:
             asyncio.get_running_loop().call_soon(self.apply)
+
+    def submit_all(self, writes: Sequence[Submission]) -> None:
+        for write in writes:
+            if not write.done():
+                self.submit_to(write.command, write.deadline, write)
 
     def read_index(self, deadline: float) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

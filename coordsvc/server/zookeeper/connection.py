@@ -76,6 +76,8 @@ PINGS_MAX: Final = 1_000
 
 _LENGTH: Final = Struct(">i")
 _REQUEST_HEADER: Final = Struct(">ii")
+_HEADER_BYTES: Final = _REQUEST_HEADER.size
+_unpack_header: Final = _REQUEST_HEADER.unpack_from
 _FIRST, _OPENING, _SERVING, _DRAINING, _ENDING = range(5)
 """Draining: nothing more is taken in, and it ends when everything is answered."""
 
@@ -361,10 +363,11 @@ class Connection(asyncio.Protocol):
         data = bytes(unread)
         packet_bytes_max, outstanding_max = self._door.packet_bytes_max, self._door.outstanding_max
         queue, outbox, now = self._queue, self._outbox, self._now()
+        unpack_length, accept, reader = _LENGTH.unpack_from, self._accept, Reader(data)
         count, is_more, needed = 0, False, 0
         while size - at >= 4:
-            (length,) = _LENGTH.unpack_from(data, at)
-            if not _REQUEST_HEADER.size <= length <= packet_bytes_max:
+            (length,) = unpack_length(data, at)
+            if not _HEADER_BYTES <= length <= packet_bytes_max:
                 self._break(f"a packet does not have {length} bytes")
                 return False
             end = at + 4 + length
@@ -378,7 +381,8 @@ class Connection(asyncio.Protocol):
             if not count % CHECK_TIME_EACH and self._now() >= until:
                 is_more = True
                 break
-            self._accept(data, at + 4, end, now)
+            reader.at, reader.end = at + 4, end
+            accept(reader, now)
             at = end
             if self._phase != _SERVING:
                 return False
@@ -388,23 +392,25 @@ class Connection(asyncio.Protocol):
         self._set_reading(bool(needed) or size - at < 4)
         return is_more
 
-    def _accept(self, data: bytes, at: int, end: int, now: float) -> None:
-        xid, op = _REQUEST_HEADER.unpack_from(data, at)
+    def _accept(self, reader: Reader, now: float) -> None:
+        """One packet: what the reader has from where it is."""
+        xid, op = _unpack_header(reader.data, reader.at)
+        reader.at += _HEADER_BYTES
         self.traffic.received += 1
         self._last = (op, xid)
         if self._lost is not None:
             self._answer_lost(xid)
             return
         try:
-            if (read := READS.get(op)) is not None:
-                self._queue.add_read(xid, op, read.decode(Reader(data, at + 8, end)), now)
-            elif (write := WRITES.get(op)) is not None:
-                operation = write.decode(Reader(data, at + 8, end), self._door.cluster)
+            if (write := WRITES.get(op)) is not None:
+                operation = write.decode(reader, self._door.cluster)
                 self._queue.add_write(xid, write, self._caller, operation, now)
+            elif (read := READS.get(op)) is not None:
+                self._queue.add_read(xid, op, read.decode(reader), now)
             elif op == PING:
                 self._ping(now)
             elif op == AUTH:
-                self._add_auth(Reader(data, at + 8, end))
+                self._add_auth(reader)
             else:
                 code = RECONFIG_DISABLED if op == RECONFIG else UNIMPLEMENTED
                 self._queue.add_answer(xid, code, now)
@@ -488,6 +494,7 @@ class Connection(asyncio.Protocol):
         is_more = self._queue.answer_ready(self._outbox, until)
         if self._phase == _SERVING and self._unread and not is_more:
             is_more = self._parse(until)
+            self._queue.submit_new()
             is_more = self._queue.answer_ready(self._outbox, until) or is_more
         self._outbox.flush()
         if self.watches.is_overflowing:

@@ -19,7 +19,8 @@ INT32_MAX: Final = 2**31 - 1
 _INT32: Final = Struct(">i")
 _INT64: Final = Struct(">q")
 _STAT: Final = Struct(">qqqqiiiqiiq")
-_unpack_int32: Final = _INT32.unpack_from
+unpack_int32: Final = _INT32.unpack_from
+"""Checks only that `data` does not end before."""
 _unpack_int64: Final = _INT64.unpack_from
 _pack_int32: Final = _INT32.pack
 _pack_stat: Final = _STAT.pack
@@ -55,7 +56,7 @@ class Reader:
         self.at = at + 4
         if self.at > self.end:
             raise _cut(at, self.end)
-        value: int = _unpack_int32(self.data, at)[0]
+        value: int = unpack_int32(self.data, at)[0]
         return value
 
     def int64(self) -> int:
@@ -78,7 +79,7 @@ class Reader:
         at = self.at + 4
         if at > self.end:
             raise _cut(self.at, self.end)
-        size = _unpack_int32(self.data, at - 4)[0]
+        size = unpack_int32(self.data, at - 4)[0]
         after = at + size
         if size < 0 or after > self.end:
             if size != -1:
@@ -94,7 +95,7 @@ class Reader:
         at = self.at + 4
         if at > self.end:
             raise _cut(self.at, self.end)
-        size = _unpack_int32(self.data, at - 4)[0]
+        size = unpack_int32(self.data, at - 4)[0]
         after = at + size
         if size < 0 or after > self.end:
             if size != -1:

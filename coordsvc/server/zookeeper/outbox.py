@@ -16,6 +16,8 @@ OUT_BYTES_MAX: Final = 256 * 1024
 _REPLY: Final = Struct(">iiqi")
 """Length, xid, zxid, code."""
 
+_pack_reply: Final = _REPLY.pack
+
 _HEADER_BYTES: Final = _REPLY.size - 4
 
 
@@ -53,11 +55,13 @@ class Outbox:
     def put_reply(self, xid: int, zxid: int, code: int, body: bytes = b"") -> None:
         """Behind all events up to `zxid`. Nothing, where events were dropped: its client would take
         them for told, and never ask for them again."""
-        if self._watches.is_overflowing:
+        watches = self._watches
+        if watches.is_overflowing:
             return
-        self.put_events(zxid)
+        if watches.has_events:
+            self.put_events(zxid)
         self.last_zxid = zxid
-        self.put(_REPLY.pack(_HEADER_BYTES + len(body), xid, zxid, code) + body)
+        self.put(_pack_reply(_HEADER_BYTES + len(body), xid, zxid, code) + body)
 
     def put_events(self, up_to_zxid: int | None) -> None:
         """None: all that wait."""

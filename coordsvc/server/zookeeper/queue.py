@@ -59,6 +59,8 @@ class RequestQueue:
         self.wake = on_ready
         self._on_broken = on_broken
         self._slots: deque[Slot] = deque()
+        self._new: list[WriteSlot] = []
+        """Writes that nothing holds, to be submitted together."""
         self._reads = 0
         """ReadSlots in the queue: writes behind the first of them are held."""
         self.has_closed = False
@@ -78,7 +80,13 @@ class RequestQueue:
         slot = WriteSlot(self, xid, kind, Write(caller, op), now, now + REQUEST_S_MAX)
         self._slots.append(slot)
         if not self._reads:
-            self._submit(slot)
+            self._new.append(slot)
+
+    def submit_new(self) -> None:
+        """Called when everything that has arrived was added."""
+        if self._new:
+            writes, self._new = self._new, []
+            self._pipeline.submit_all(writes)
 
     def add_read(self, xid: int, op: int, read: Read, now: float) -> None:
         """Raises ThrottledError when too many wait already."""
@@ -101,31 +109,39 @@ class RequestQueue:
 
     # ----------------------------------------------------------------------------------- running
 
-    def _submit(self, slot: WriteSlot) -> None:
-        slot.is_submitted = True
-        try:
-            self._pipeline.submit_to(slot.command, slot.deadline, slot)
-        except CoordError as error:
-            slot.is_submitted = False
-            slot.set_exception(error)
-
     def write_decided(self) -> None:
         self._pipeline.decided()
         self.wake()
 
     def _submit_held(self) -> None:
         """A read was done: the writes up to the next one follow."""
+        held: list[WriteSlot] = []
         for slot in self._slots:
             if isinstance(slot, ReadSlot):
-                return
+                break
             if isinstance(slot, WriteSlot) and not slot.is_submitted and not slot.done():
-                self._submit(slot)
+                held.append(slot)
+        if held:
+            self._pipeline.submit_all(held)
 
     def answer_ready(self, outbox: Outbox, until: float) -> bool:
         """Answer what can be answered, in order. Whether there is more, and only time was short.
         Raises a CoordError when the first cannot be answered in this protocol's words."""
-        slots, now = self._slots, self._now()
-        is_fresh, count = False, 0
+        if outbox.is_paused:
+            return False
+        latencies: list[float] = []
+        try:
+            is_more = self._answer_ready(outbox, until, latencies)
+        finally:
+            if latencies:
+                self._traffic.observe(latencies)
+        if not is_more and not self.has_closed and not outbox.is_paused:
+            outbox.put_events(self._shown_zxid)
+        return is_more
+
+    def _answer_ready(self, outbox: Outbox, until: float, latencies: list[float]) -> bool:
+        slots, state, now = self._slots, self._asker.state, self._now()
+        put_reply, is_fresh = outbox.put_reply, False
         while slots and not outbox.is_paused:
             slot = slots[0]
             if isinstance(slot, ReadSlot):
@@ -146,18 +162,16 @@ class RequestQueue:
                 break
             slots.popleft()
             code, body = slot.answer()
-            outbox.put_reply(slot.xid, slot.zxid or self._asker.state.zxid, code, body)
-            self._traffic.observe((now - slot.arrived) * 1000)
-            if slots and isinstance(slot, ReadSlot):
-                self._submit_held()
-            if isinstance(slot, WriteSlot) and slot.has_closed:
+            put_reply(slot.xid, slot.zxid or state.zxid, code, body)
+            latencies.append(now - slot.arrived)
+            if isinstance(slot, ReadSlot):
+                if slots:
+                    self._submit_held()
+            elif slot.has_closed:
                 self.has_closed = True
                 return False
-            count += 1
-            if not count % CHECK_TIME_EACH and self._now() >= until:
+            if not len(latencies) % CHECK_TIME_EACH and self._now() >= until:
                 return True
-        if not outbox.is_paused:
-            outbox.put_events(self._shown_zxid)
         return False
 
     @property
@@ -180,17 +194,20 @@ class RequestQueue:
 
     def refuse_waiting(self, error: CoordError) -> None:
         """Everything that was not submitted."""
+        self.submit_new()
         for slot in tuple(self._slots):
             if not isinstance(slot, WriteSlot) or not slot.is_submitted:
                 _refuse(slot, error)
 
     def refuse_all(self, error: CoordError) -> None:
+        self.submit_new()
         for slot in tuple(self._slots):
             _refuse(slot, error)
 
     def abandon(self) -> None:
         """Nobody waits for answers any more. Writes that were submitted run, in order or not at
         all: they are kept until they are decided. Those held behind a read never will."""
+        self.submit_new()
         for slot in self._slots:
             if isinstance(slot, ReadSlot):
                 slot.give_up()

@@ -156,6 +156,7 @@ class AnsweredSlot:
     __slots__ = ("_code", "arrived", "xid")
 
     zxid = 0
+    has_closed = False
 
     def __init__(self, xid: int, code: int, arrived: float) -> None:
         self.xid = xid

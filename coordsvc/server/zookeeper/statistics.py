@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -18,14 +19,16 @@ class Traffic:
     latency_ms_total: float = 0.0
     latency_ms_last: float = 0.0
 
-    def observe(self, latency_ms: float) -> None:
-        self.latency_ms_last = latency_ms
-        if not self.answered or latency_ms < self.latency_ms_min:
-            self.latency_ms_min = latency_ms
-        if latency_ms > self.latency_ms_max:
-            self.latency_ms_max = latency_ms
-        self.answered += 1
-        self.latency_ms_total += latency_ms
+    def observe(self, latencies_s: Sequence[float]) -> None:
+        """Of requests answered together; in seconds."""
+        least, most = 1000 * min(latencies_s), 1000 * max(latencies_s)
+        if not self.answered or least < self.latency_ms_min:
+            self.latency_ms_min = least
+        if most > self.latency_ms_max:
+            self.latency_ms_max = most
+        self.answered += len(latencies_s)
+        self.latency_ms_total += 1000 * sum(latencies_s)
+        self.latency_ms_last = 1000 * latencies_s[-1]
 
     def add(self, other: Traffic) -> None:
         self.received += other.received

@@ -66,7 +66,8 @@ class Table:
             batch.replica_id, batch.incarnation, batch.seq, status, self.last + 1, replies
         )
         for future, reply in self.origin.on_applied(applied, now):
-            future.set_result(reply)
+            if not future.done():
+                future.set_result(reply)
         return status
 
     def _run(self, command: Write) -> Reply:
