@@ -290,6 +290,10 @@ class Pipeline:
         self.admission.begin_read()
         self._reads_total += 1
 
+    def count_read(self) -> None:
+        """Of one that did not wait."""
+        self._reads_total += 1
+
     def end_read(self) -> None:
         self.admission.end_read()
 

@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
                 operation = write.decode(reader, self._door.cluster)
                 self._queue.add_write(xid, write, self._caller, operation, now)
             elif (read := READS.get(op)) is not None:
-                self._queue.add_read(xid, op, read.decode(reader), now)
+                self._queue.add_read(xid, op, read.decode(reader), now, self._outbox)
             elif op == PING:
                 self._ping(now)
             elif op == AUTH:

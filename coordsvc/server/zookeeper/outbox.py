@@ -18,7 +18,8 @@ _REPLY: Final = Struct(">iiqi")
 
 _pack_reply: Final = _REPLY.pack
 
-_HEADER_BYTES: Final = _REPLY.size - 4
+_REPLY_BYTES: Final = _REPLY.size
+_HEADER_BYTES: Final = _REPLY_BYTES - 4
 
 
 class Outbox:
@@ -61,7 +62,12 @@ class Outbox:
         if watches.has_events:
             self.put_events(zxid)
         self.last_zxid = zxid
-        self.put(_pack_reply(_HEADER_BYTES + len(body), xid, zxid, code) + body)
+        size = len(body)
+        self._packets.append(_pack_reply(_HEADER_BYTES + size, xid, zxid, code) + body)
+        self._bytes += _REPLY_BYTES + size
+        self._traffic.sent += 1
+        if self._bytes >= OUT_BYTES_MAX:
+            self.flush()
 
     def put_events(self, up_to_zxid: int | None) -> None:
         """None: all that wait."""

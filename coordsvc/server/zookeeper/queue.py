@@ -16,14 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from coordsvc.core.commands import Caller, Op, Write
+from coordsvc.core.commands import Caller, Op, Refusal, Write
 from coordsvc.errors import CoordError
 from coordsvc.server.write_outcome import WriteOutcome
 from coordsvc.server.zookeeper.asking import Asker, Read
 from coordsvc.server.zookeeper.outbox import Outbox
-from coordsvc.server.zookeeper.protocol import SET_WATCHES, SET_WATCHES2
+from coordsvc.server.zookeeper.protocol import OK, SET_WATCHES, SET_WATCHES2
 from coordsvc.server.zookeeper.requests import WriteKind
-from coordsvc.server.zookeeper.slots import AnsweredSlot, ReadSlot, Slot, WriteSlot
+from coordsvc.server.zookeeper.slots import (
+    AnsweredSlot,
+    ReadSlot,
+    Slot,
+    WriteSlot,
+    refused_as,
+)
 from coordsvc.server.zookeeper.statistics import Traffic
 
 if TYPE_CHECKING:
@@ -61,6 +67,10 @@ class RequestQueue:
         self._slots: deque[Slot] = deque()
         self._new: list[WriteSlot] = []
         """Writes that nothing holds, to be submitted together."""
+        self._fresh_at = 0.0
+        """When this replica was last seen to be fresh enough to be read."""
+        self._at_once = 0
+        """Reads answered as they came, since it was last counted."""
         self._reads = 0
         """ReadSlots in the queue: writes behind the first of them are held."""
         self.has_closed = False
@@ -88,8 +98,12 @@ class RequestQueue:
             writes, self._new = self._new, []
             self._pipeline.submit_all(writes)
 
-    def add_read(self, xid: int, op: int, read: Read, now: float) -> None:
-        """Raises ThrottledError when too many wait already."""
+    def add_read(self, xid: int, op: int, read: Read, now: float, outbox: Outbox) -> None:
+        """What needs not wait is answered at once. Raises ThrottledError when too many wait
+        already, and an UnavailableError when this replica may show nothing."""
+        if not self._slots and not read.needs_sync and op not in _CATCHING_UP:
+            self._answer_at_once(xid, op, read, now, outbox)
+            return
         self._pipeline.begin_read()
         wait: asyncio.Future[None] | None = None
         if read.needs_sync:
@@ -97,6 +111,27 @@ class RequestQueue:
             wait.add_done_callback(self._waited)
         self._slots.append(ReadSlot(xid, op, read, now, wait))
         self._reads += 1
+
+    def _answer_at_once(self, xid: int, op: int, read: Read, now: float, outbox: Outbox) -> None:
+        """Most reads: nothing is before it."""
+        if self._fresh_at != now:
+            self._pipeline.check_fresh()
+            self._fresh_at = now
+        zxid = self._asker.state.zxid
+        answer = read.answer(self._asker)
+        if isinstance(answer, bytes):
+            outbox.put_reply(xid, zxid, OK, answer)
+        elif isinstance(answer, Refusal):
+            outbox.put_reply(xid, zxid, refused_as(answer))
+        else:
+            self._pipeline.begin_read()
+            slot = ReadSlot(xid, op, read, now)
+            slot.begun(zxid, answer)
+            self._slots.append(slot)
+            self._reads += 1
+            return
+        self._pipeline.count_read()
+        self._at_once += 1
 
     def add_answer(self, xid: int, code: int, now: float) -> None:
         """Of a request that needs no turn: it only keeps its place."""
@@ -127,9 +162,8 @@ class RequestQueue:
     def answer_ready(self, outbox: Outbox, until: float) -> bool:
         """Answer what can be answered, in order. Whether there is more, and only time was short.
         Raises a CoordError when the first cannot be answered in this protocol's words."""
-        if outbox.is_paused:
-            return False
-        latencies: list[float] = []
+        latencies = [0.0] * self._at_once
+        self._at_once = 0
         try:
             is_more = self._answer_ready(outbox, until, latencies)
         finally:

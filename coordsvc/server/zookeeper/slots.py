@@ -129,11 +129,13 @@ class ReadSlot:
         if isinstance(answer, bytes):
             self._body = answer
         elif isinstance(answer, Refusal):
-            code = code_of(answer.code)
-            assert code is not None, answer
-            self._code = code
+            self._code = refused_as(answer)
         else:
             self._pieces = answer
+
+    def begun(self, zxid: int, pieces: Iterator[bytes]) -> None:
+        """It was asked already, at `zxid`."""
+        self.zxid, self._pieces = zxid, pieces
 
     def answer(self) -> tuple[int, bytes]:
         """(code, body) of one that was run. Raises its error when there is no word for it."""
@@ -171,6 +173,13 @@ class AnsweredSlot:
 
 
 Slot = WriteSlot | ReadSlot | AnsweredSlot
+
+
+def refused_as(refusal: Refusal) -> int:
+    """The code of a read's refusal."""
+    code = code_of(refusal.code)
+    assert code is not None, refusal
+    return code
 
 
 def told_as(error: CoordError) -> int:
