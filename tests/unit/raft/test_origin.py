@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -304,6 +304,38 @@ async def test_a_deadline_that_passes_before_the_next_check_counts_too(scene: Sc
     late = scene.submit("/late", deadline=5.0)
     assert scene.cut(5.1) == []
     assert isinstance(late.exception(), NoQuorumError)
+
+
+class Submitted:
+    """A write that is its own waiter. `then()` is called when it is refused."""
+
+    def __init__(self, path: str, then: Callable[[], None] = lambda: None) -> None:
+        self.command = Write(NO_CALLER, DeleteOp(path))
+        self.deadline = FAR
+        self.error: BaseException | None = None
+        self._then = then
+
+    def done(self) -> bool:
+        return self.error is not None
+
+    def set_result(self, reply: Reply, /) -> None:
+        raise AssertionError(reply)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self.error = error
+        self._then()
+
+
+async def test_many_at_once_are_taken_in_order_until_one_refuses_those_behind_it() -> None:
+    """A stream refuses what is behind a write that found no room; what is taken stays."""
+    scene = Scene(origin_commands_max=2)
+    behind = Submitted("/d")
+    third = Submitted("/c", lambda: behind.set_exception(OutcomeUnknownError("behind")))
+    scene.origin.submit_all([Submitted("/a"), Submitted("/b"), third, behind], 0.0)
+    assert isinstance(third.error, NoQuorumError)
+    assert isinstance(behind.error, OutcomeUnknownError)
+    (batch,) = scene.cut()
+    assert paths(batch) == ["/a", "/b"]
 
 
 async def test_a_deadline_in_the_past_is_refused_at_once(scene: Scene) -> None:

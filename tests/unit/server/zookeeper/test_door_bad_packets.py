@@ -147,6 +147,15 @@ async def test_length_that_no_packet_has(replica: DoorHarness, length: int) -> N
     await is_served(await replica.attach(client))
 
 
+async def test_a_write_before_what_is_no_packet_is_done(replica: DoorHarness) -> None:
+    """It came first, though both came at once."""
+    client = await replica.open()
+    body = text("/") + buffer(b"written") + int32(-1)
+    client.send(request(1, OpCode.SET_DATA, body) + int32(-1))
+    await client.wait_closed()
+    await eventually(lambda: replica.state.znodes["/"].data == b"written", SECONDS)
+
+
 async def test_largest_packet(replica: DoorHarness) -> None:
     """As in ZooKeeper, jute.maxbuffer is what a packet has at most, and one with as much passes."""
     client = await replica.open()

@@ -9,8 +9,11 @@ from socket import SO_RCVBUF, SOL_SOCKET
 
 import pytest
 
+from coordsvc.core.commands import DeleteOp, Op
+from coordsvc.server.limits import refusal
 from coordsvc.server.zookeeper.connection import Connection
 from coordsvc.server.zookeeper.outbox import OUT_BYTES_MAX
+from coordsvc.server.zookeeper.protocol import QUOTA_EXCEEDED
 from coordsvc.testing.zookeeper_client import ZooKeeperConnection
 from coordsvc.testing.zookeeper_connection import ConnectionEndedError
 from coordsvc.testing.zookeeper_records import OpCode, WatchMode, boolean, buffer, int32, text
@@ -194,3 +197,40 @@ async def drop(client: ZooKeeperConnection, number: int) -> None:
     else:
         client.send(int32(-1))
     await client.wait_closed()
+
+
+class _Low:
+    """A disk that has no room left. Ref: DiskSpace."""
+
+    is_low = True
+
+    def check_write(self, op: Op) -> None:
+        if not isinstance(op, DeleteOp):
+            raise refusal("disk_free", "disk space is low", 1)
+
+
+async def test_a_full_disk_refuses_each_write_by_itself() -> None:
+    """All of them came at once; what frees space is taken."""
+    async with door_replica() as replica:
+        client = await replica.open()
+        await client.create("/a")
+        replica.door.pipeline.admission.disk = _Low()  # type: ignore[assignment]
+        answers = [
+            client.request(OpCode.SET_DATA, text("/") + buffer(b"x") + int32(-1)),
+            client.request(OpCode.DELETE, text("/a") + int32(-1)),
+            client.request(OpCode.SET_DATA, text("/") + buffer(b"x") + int32(-1)),
+        ]
+        assert [(await answer).error for answer in answers] == [QUOTA_EXCEEDED, 0, QUOTA_EXCEEDED]
+        assert replica.state.znodes["/"].data == b""
+        replica.door.pipeline.admission.disk = None
+        await is_served(client)
+
+
+async def test_nothing_is_read_without_a_majority() -> None:
+    """Not even what needs not wait for anything."""
+    async with door_replica() as replica:
+        client = await replica.open()
+        assert (await client.request(OpCode.EXISTS, text("/") + b"\0")).error == 0
+        replica.door.pipeline._confirmed_age_s_max = -1.0
+        with pytest.raises(ConnectionEndedError):
+            await client.request(OpCode.EXISTS, text("/") + b"\0")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from coordsvc.core.commands import Caller, Refusal, Write
 from coordsvc.errors import CoordError, RequestError
+from coordsvc.server.zookeeper import writes
 from coordsvc.server.zookeeper.asking import Read
 from coordsvc.server.zookeeper.jute import JuteError
 from coordsvc.server.zookeeper.multi import multi_refused
@@ -123,6 +124,45 @@ def run(front: Front, op: int, body: bytes) -> None:
             assert isinstance(WRITES[op].encode(result, taken), bytes)
         elif op == OpCode.MULTI:
             assert isinstance(multi_refused(taken, result), bytes)
+
+
+@given(st.data())
+def test_a_set_is_the_same_read_at_once_and_field_by_field(data: st.DataObject) -> None:
+    """Also behind it: a multi goes on from there."""
+    path, value = data.draw(PATHS), data.draw(DATA)
+    body = mutated(text(path) + buffer(value) + int32(data.draw(SMALL)), data)
+    found = []
+    for decode in (writes.set_data, writes._set_data):
+        reader = reader_of(body)
+        try:
+            found.append((decode(reader, LIMITS), reader.at))
+        except (JuteError, RequestError) as error:
+            found.append((type(error), str(error)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        (b"/" * LIMITS.path_size_bytes_max, 1),
+        (b"/" * (LIMITS.path_size_bytes_max + 1), 1),
+        (b"\xff" * (LIMITS.path_size_bytes_max // 2), 1),
+        (b"/a", LIMITS.data_size_bytes_max),
+        (b"/a", LIMITS.data_size_bytes_max + 1),
+    ],
+)
+def test_a_set_at_its_limits(path: bytes, size: int) -> None:
+    body = int32(len(path)) + path + buffer(bytes(size)) + int32(-1)
+    found: list[object] = []
+    for decode in (writes.set_data, writes._set_data):
+        try:
+            found.append(decode(reader_of(body), LIMITS))
+        except RequestError as error:
+            found.append((type(error), str(error)))
+    assert found[0] == found[1]
+    is_refused = size > LIMITS.data_size_bytes_max or len(path) > 100 and path[:1] == b"\xff"
+    is_refused = is_refused or len(path) > LIMITS.path_size_bytes_max
+    assert isinstance(found[0], tuple) == is_refused
 
 
 def mutated(body: bytes, data: st.DataObject) -> bytes:
