@@ -85,7 +85,8 @@ class Replica:
         self.machine = machine
         self.hooks = hooks or Hooks()
         self.clock: Clock = clock or SystemClock()
-        self._rng = rng or random.SystemRandom()
+        # It times elections, and is asked for every message: nothing to ask the kernel for.
+        self._rng = rng or random.Random()
         self._random_bytes = random_bytes or random.SystemRandom().randbytes
         self._make_network = make_network or PeerNetwork
         self._loop = loop

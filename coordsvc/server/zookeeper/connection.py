@@ -467,9 +467,9 @@ class Connection(asyncio.Protocol):
         """Something may be ready to leave, or there may be room again: look in the next turn."""
         if not self._is_scheduled and _SERVING <= self._phase < _ENDING:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._on_wake)
+            self._door.wake(self)
 
-    def _on_wake(self) -> None:
+    def on_woken(self) -> None:
         self._is_scheduled = False
         self._turn()
 

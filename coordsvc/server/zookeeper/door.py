@@ -77,6 +77,8 @@ class Door:
         self._is_ending = False
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._woken: list[Connection] = []
+        self._call_soon: Callable[[Callable[[], None]], object]
 
     def __len__(self) -> int:
         """Connections."""
@@ -84,6 +86,7 @@ class Door:
 
     async def listen(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
         """Raises OSError when the address is taken."""
+        self._call_soon = asyncio.get_running_loop().call_soon
         listener = bind(address)
         self.address = Address(address.host, listener.getsockname()[1])
         self._server = await asyncio.get_running_loop().create_server(
@@ -96,6 +99,18 @@ class Door:
         self._on_timer()
 
     # ------------------------------------------------------------------------------- connections
+
+    def wake(self, connection: Connection) -> None:
+        """It is `on_woken` in the next turn. All of them together: what one entry of the log
+        answers is often of many connections."""
+        if not self._woken:
+            self._call_soon(self._wake_all)
+        self._woken.append(connection)
+
+    def _wake_all(self) -> None:
+        woken, self._woken = self._woken, []
+        for connection in woken:
+            connection.on_woken()
 
     def enter(self, connection: Connection) -> bool:
         """False: there are enough, or nobody is served any more."""
