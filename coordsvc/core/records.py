@@ -146,10 +146,9 @@ def decode_record(table: int, value: bytes) -> Record:
     return _DECODERS[table].decode(value)
 
 
-def key_bytes(key: int) -> bytes:
-    """A record's key in bytes, sorted as the number is. Znodes have their node id as key, for
-    paths are longer than LMDB's keys may be."""
-    return _KEY.pack(key)
+key_bytes: Final = _KEY.pack
+"""A record's key, a number, in bytes, sorted as the number is. Znodes have their node id as key,
+for paths are longer than LMDB's keys may be."""
 
 
 def result_key_bytes(key: tuple[int, int]) -> bytes:
