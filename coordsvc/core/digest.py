@@ -7,9 +7,10 @@ have diverged by a bug or a bad disk; it is no protection against somebody who w
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from coordsvc.core.records import (
     ORIGINS,
@@ -37,6 +38,55 @@ def record_hash(table: int, key: bytes, value: bytes) -> int:
 
 
 _Key = TypeVar("_Key")
+_Key_contra = TypeVar("_Key_contra", contravariant=True)
+
+_PAGE_BITS = 6
+_PAGE = 1 << _PAGE_BITS
+
+
+class _Hashes(Protocol[_Key_contra]):
+    """The hash of each record there is; 0 of one that is not."""
+
+    def get(self, key: _Key_contra, default: int, /) -> int: ...
+    def pop(self, key: _Key_contra, default: int, /) -> int: ...
+    def __setitem__(self, key: _Key_contra, value: int, /) -> None: ...
+
+
+class _NumberedHashes:
+    """Of records with numbers that are given one after the other: some twelve bytes for each, where
+    a dict takes a hundred. In pages that go when all that is in them has gone; they are small, for
+    of many znodes made together perhaps a single one stays."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, array[int]] = {}
+        self._counts: dict[int, int] = {}
+
+    def get(self, key: int, default: int, /) -> int:
+        page = self._pages.get(key >> _PAGE_BITS)
+        return page[key & _PAGE - 1] or default if page is not None else default
+
+    def __setitem__(self, key: int, value: int, /) -> None:
+        number = key >> _PAGE_BITS
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = array("Q", bytes(8 * _PAGE))
+            self._counts[number] = 0
+        place = key & _PAGE - 1
+        self._counts[number] += bool(value) - bool(page[place])
+        page[place] = value
+
+    def pop(self, key: int, default: int, /) -> int:
+        value = self.get(key, 0)
+        if not value:
+            return default
+        self[key] = 0
+        number = key >> _PAGE_BITS
+        if not self._counts[number]:
+            del self._pages[number], self._counts[number]
+        return value
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
 
 
 class Digest:
@@ -44,7 +94,7 @@ class Digest:
 
     def __init__(self) -> None:
         self._sum = 0
-        self._znodes: dict[int, int] = {}
+        self._znodes = _NumberedHashes()
         self._sessions: dict[int, int] = {}
         self._results: dict[tuple[int, int], int] = {}
         self._origins: dict[int, int] = {}
@@ -68,7 +118,7 @@ class Digest:
 def _fold(
     table: int,
     changed: Mapping[_Key, Record | None],
-    hashes: dict[_Key, int],
+    hashes: _Hashes[_Key],
     bytes_of: Callable[[_Key], bytes],
 ) -> int:
     """What the sum grows by. As `record_hash`, written out: it is done for every record that

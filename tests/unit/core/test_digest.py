@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 from coordsvc.core.commands import NO_CALLER, OPEN_ACL, Caller, CreateOp, SetDataOp, Write
-from coordsvc.core.digest import record_hash
+from coordsvc.core.digest import _PAGE_BITS, _NumberedHashes, record_hash
 from tests.unit.core.harness import Harness, rebuilt
 
 
@@ -17,6 +19,25 @@ def test_sum_over_exported_records() -> None:
     assert {table for table, _, _ in exported} == {1, 2, 3, 4, 5}
     total = sum(record_hash(table, key, value) for table, key, value in exported)
     assert harness.machine.digest() == total % 2**64
+
+
+def test_hashes_by_number_are_those_of_a_dict() -> None:
+    """Whatever comes and goes; and when all has gone nothing is left."""
+    chance = random.Random(3)
+    hashes, model = _NumberedHashes(), dict[int, int]()
+    for step in range(20_000):
+        key = chance.randrange(step // 10 + 1, step // 10 + 200)
+        if chance.random() < 0.5:
+            hashes[key] = model[key] = chance.choice([1, 2**64 - 1, chance.getrandbits(64) or 1])
+        else:
+            assert hashes.pop(key, 0) == model.pop(key, 0)
+        other = chance.randrange(step // 10 + 200)
+        assert hashes.get(other, 0) == model.get(other, 0)
+        assert len(hashes) == len(model)
+    assert len(hashes._pages) <= len({key >> _PAGE_BITS for key in model})
+    for key in model:
+        assert hashes.pop(key, 0) == model[key]
+    assert not hashes._pages and not hashes._counts
 
 
 def test_hash_depends_on_all_three_parts() -> None:
