@@ -12,6 +12,7 @@ otherwise, and why they are replaced:
 * Before an election the others are asked whether they would vote (pre-vote), so that a replica
   that was cut off does not depose a healthy leader. A broken connection to the leader starts that
   at once. Ref: Raft dissertation, 9.6.
+* Who is told only that the commit index moved does not answer: nothing new would be in it.
 * A follower whose next entry this leader's log no longer holds gets heartbeats, and a snapshot from
   elsewhere (`needs_snapshot`); its refusals of the heartbeats are not answered at once.
 * A replica that knows its cluster helps no empty log to lead: when all have given up what they
@@ -33,6 +34,7 @@ from coordsvc.raft.journal import WalJournal
 from coordsvc.raft.messages import (
     AppendEntries,
     AppendReply,
+    Forward,
     Message,
     PeerProtocolError,
     PreVote,
@@ -56,6 +58,8 @@ LEADER_LOST_S = (0.005, 0.05)
 NOTHING_LEFT_ATTEMPTS = 8
 """Elections that one with an empty log had to leave to others before it says so: some 8 s."""
 NEVER = -1e9
+JUDGE_EACH_S = 0.02
+"""How often a leader asks itself whether a majority still follows."""
 RETRY_S = (0.05, 0.2)
 """First wait after a failed election without a leader; doubles up to the election timeout."""
 
@@ -92,6 +96,9 @@ class RaftNode(RaftAdapter):
         self.peer_memoryless: set[int] = set()
         self._acknowledged = (0, 0)
         """(term, index) of the furthest that its leader was told."""
+        self._told_leader = (0, 0, 0)
+        """(leader, term, index) of the last success on the present connection; none since a
+        refusal."""
         self._windows: dict[int, Window] = {i: deque() for i in settings.peer_ids}
         self._probing: set[int] = set(settings.peer_ids)
         """Peers whose log is not known to match yet: one append at a time, for each message sent
@@ -115,6 +122,12 @@ class RaftNode(RaftAdapter):
         self._leader_lost = False
         self._last_tick = clock.monotonic()
         self._judge_from = 0.0
+        self._majority_judged_at = NEVER
+        self._patience_s = 0.0
+        """How long the present leader may be silent."""
+        self._asked_by = 0
+        """The peer that forwarded last is told first: a client of its own waits."""
+        self._is_quiet = False
         self._unjudged_s = 0.0
         self._append_due = False
         self._next_heartbeat = 0.0
@@ -135,8 +148,10 @@ class RaftNode(RaftAdapter):
         """Timers, and for a leader the commit rule. Called once a turn."""
         may_judge = self._may_judge(now)
         if self.role == LEADER:
-            self.advance_commit()
-            if may_judge:
+            if self.commit_index < self.journal.last_index:
+                self.advance_commit()
+            if may_judge and now - self._majority_judged_at >= JUDGE_EACH_S:
+                self._majority_judged_at = now
                 self._step_down_without_majority(now)
         elif may_judge and now >= self.election_deadline:
             self._deadline_passed(now)
@@ -285,6 +300,8 @@ class RaftNode(RaftAdapter):
         self._base_tried.discard(peer)
         self._next_base_heartbeat = 0.0
         self._told_commit[peer] = 0
+        if self._told_leader[0] == peer:
+            self._told_leader = (0, 0, 0)
         if forgotten:
             self.peer_memoryless.add(peer)
         if self.role == LEADER:
@@ -328,12 +345,21 @@ class RaftNode(RaftAdapter):
         elif isinstance(message, TimeoutNow):
             self._on_timeout_now(peer)
 
+    def take_is_quiet(self) -> bool:
+        """Whether the last message left nothing to be done but to hand over what it appended here
+        and what it was answered. Asked once for each."""
+        is_quiet, self._is_quiet = self._is_quiet, False
+        return is_quiet
+
     def admit(self, peer: int, term: int, message: Message, now: float) -> bool:
         """Whether a message of that term is to be handled. A higher term is taken over, whoever
         says it: a leader then steps down and campaigns, for the sender would otherwise refuse it
         for ever and pre-vote would keep the sender from leading."""
         if peer not in self.nodes:
             raise PeerProtocolError(f"replica {peer} is no member")
+        self._is_quiet = False
+        if type(message) is Forward:
+            self._asked_by = peer
         if term > self.term:
             self._take_over_term(term, now)
         elif term < self.term:
@@ -358,17 +384,21 @@ class RaftNode(RaftAdapter):
             raise TwoLeadersError(
                 f"replicas {self.settings.replica_id} and {peer} both lead in term {self.term}"
             )
+        if self.leader_id != peer:
+            self._patience_s = self._SyncObj__generateRaftTimeout()
+            self.set_leader(peer)
         if not self.transfer_in_progress:
             # While a transfer is pending, the old leader's messages must not postpone it.
-            self.election_deadline = now + self._SyncObj__generateRaftTimeout()
+            self.election_deadline = now + self._patience_s
         self._leader_heard_at = now
         self._leader_lost = False
         self._failed_attempts = 0
         self._pre_votes = None
-        self.set_leader(peer)
-        self.role = FOLLOWER
+        if self.role != FOLLOWER:
+            self.role = FOLLOWER
 
     def _on_append_entries(self, leader: int, message: AppendEntries, now: float) -> None:
+        is_known = self.leader_id == leader and self.role == FOLLOWER
         self.follow(leader, now)
         journal = self.journal
         self._check_terms(message)
@@ -389,8 +419,14 @@ class RaftNode(RaftAdapter):
         self._take_entries(prev, entries)
         # To the end of what this message covers, never the log's end: what lies beyond may be
         # another leader's, and never committed.
+        before = self.commit_index
         self.commit_index = max(self.commit_index, min(message.commit_index, end))
-        self._reply(leader, success=True, next_index=end + 1)
+        is_news = self.commit_index > before
+        self._is_quiet = is_known and not is_news
+        # The news that what it has acknowledged is committed needs no answer. Any other append
+        # without entries gets one: it may be a probe, or ask whether the leader is still followed.
+        if message.entries or not is_news or not self._has_told(leader, end):
+            self._reply(leader, success=True, next_index=end + 1)
 
     def _check_terms(self, message: AppendEntries) -> None:
         term = message.prev_term
@@ -418,7 +454,16 @@ class RaftNode(RaftAdapter):
             term, index = self._acknowledged
             before = index if term == self.term else 0
             self._acknowledged = self.term, max(before, next_index - 1)
+            self._told_leader = leader, self.term, next_index - 1
+        else:
+            self._told_leader = (0, 0, 0)
         self._send(leader, AppendReply(success, next_index, self.memoryless))
+
+    def _has_told(self, leader: int, index: int) -> bool:
+        """Whether the leader was told, on the present connection, that everything up to there is
+        held."""
+        told, term, held = self._told_leader
+        return (told, term) == (leader, self.term) and held >= index
 
     def _on_append_reply(self, peer: int, message: AppendReply, now: float) -> None:
         if self.role != LEADER:
@@ -445,8 +490,11 @@ class RaftNode(RaftAdapter):
             self._go_back(peer, hint)
         if peer in self.needs_snapshot:
             return
-        if self.next_index(peer) <= last or self._told_commit[peer] < self.commit_index:
+        if match > self.commit_index:
+            self.advance_commit()
+        if self._is_owed(peer):
             self._append_due = True
+        self._is_quiet = not self._append_due
 
     def _go_back(self, peer: int, hint: int) -> None:
         """The next append begins there; at the log's base, if the log no longer goes back so far.
@@ -572,8 +620,11 @@ class RaftNode(RaftAdapter):
 
     def send_due(self, now: float) -> None:
         """Sends what followers lack, or a heartbeat when it is time. Called at a turn's end."""
-        if self.role == LEADER and (self._append_due or now >= self._next_heartbeat):
-            self.send_entries()
+        if self.role == LEADER:
+            if now >= self._next_heartbeat:
+                self.send_entries()
+            elif self._append_due:
+                self.send_entries(to_all=False)
         if self.role == LEADER and self.needs_snapshot and now >= self._next_base_heartbeat:
             self._next_base_heartbeat = now + self.settings.heartbeat_s
             heartbeat = self._append_message(self.journal.base_index + 1, 0)
@@ -581,14 +632,29 @@ class RaftNode(RaftAdapter):
                 self._base_tried.add(peer)
                 self._send(peer, heartbeat)
 
-    def send_entries(self) -> None:
+    def _is_owed(self, peer: int) -> bool:
+        """Whether it lacks entries or the commit index, or is to be found out about."""
+        if peer in self._probing or self._told_commit[peer] < self.commit_index:
+            return True
+        return self.next_index(peer) <= self.journal.last_index
+
+    def send_entries(self, to_all: bool = True) -> None:
+        """Unless `to_all`, to whom something is owed only."""
+        now = self.clock.monotonic()
         self._append_due = False
-        self._next_heartbeat = self.clock.monotonic() + self.settings.heartbeat_s
-        until = self.clock.monotonic() + self.settings.send_slice_s
+        self._next_heartbeat = now + self.settings.heartbeat_s
+        until = now + self.settings.send_slice_s
         encoded: dict[int, AppendEntries] = {}
         lacking = [
-            peer for peer in self._peers if peer in self.linked and peer not in self.needs_snapshot
+            peer
+            for peer in self._peers
+            if peer in self.linked
+            and peer not in self.needs_snapshot
+            and (to_all or self._is_owed(peer))
         ]
+        if self._asked_by in lacking[1:]:
+            lacking.remove(self._asked_by)
+            lacking.insert(0, self._asked_by)
         while lacking:
             # In turn, so that a message for several peers is encoded once.
             lacking = [peer for peer in lacking if self._send_entries_to(peer, encoded)]

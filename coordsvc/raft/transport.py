@@ -120,9 +120,8 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.network.clock.monotonic()
-        self._buffer += data
         try:
-            self._take_frames()
+            self._take_frames(data)
         except PeerProtocolError as error:
             logger.warning("peer.protocol_error", extra={"peer": self.peer, "error": str(error)})
             self.close()
@@ -131,8 +130,20 @@ class _Link(asyncio.Protocol):
 
     # -------------------------------------------------------------- frames
 
-    def _take_frames(self) -> None:
-        buffer, start = self._buffer, 0
+    def _take_frames(self, data: bytes) -> None:
+        """Whole ones come most of the time: only what is left of the last is kept."""
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            del buffer[: self._take_whole(buffer)]
+        else:
+            taken = self._take_whole(data)
+            if taken < len(data):
+                buffer += memoryview(data)[taken:]
+
+    def _take_whole(self, buffer: bytes | bytearray) -> int:
+        """How many bytes were taken."""
+        start = 0
         while not self.closed and len(buffer) - start >= LENGTH.size:
             (length,) = LENGTH.unpack_from(buffer, start)
             bound = self.network.settings.frame_bytes_max if self.established else HELLO_BYTES_MAX
@@ -143,8 +154,7 @@ class _Link(asyncio.Protocol):
             body = bytes(memoryview(buffer)[start + LENGTH.size : start + LENGTH.size + length])
             start += LENGTH.size + length
             self._take_frame(body)
-        if start:
-            del buffer[:start]
+        return start
 
     def _take_frame(self, body: bytes) -> None:
         if self.established:
@@ -262,6 +272,8 @@ class PeerNetwork:
         self.clock = clock
         self._rng = rng
         self._links: dict[int, _Link] = {}
+        self._unsent: list[_Link] = []
+        """Those with something to write, in the order of what was said to them."""
         self._strangers: set[_Link] = set()
         self._server: asyncio.Server | None = None
         self._dialers: list[asyncio.Task[None]] = []
@@ -306,10 +318,13 @@ class PeerNetwork:
     def send(self, peer: int, frame: bytes) -> None:
         link = self._links.get(peer)
         if link is not None:
+            if not link.out:
+                self._unsent.append(link)
             link.out.append(frame)
 
     def flush(self) -> None:
-        for link in tuple(self._links.values()):
+        unsent, self._unsent = self._unsent, []
+        for link in unsent:
             link.flush()
 
     def check(self, now: float, term: int) -> None:

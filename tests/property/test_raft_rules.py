@@ -362,7 +362,7 @@ FLOORS = {
     "crashes": 200,
     "cuts": 200,
     "copies": 700,
-    "wipes": 40,
+    "wipes": 30,
     "remembered": 15,
 }
 

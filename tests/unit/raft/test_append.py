@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordsvc.raft.messages import AppendEntries, AppendReply, PeerProtocolError
+from coordsvc.raft.messages import AppendEntries, AppendReply, Forward, PeerProtocolError
 from coordsvc.raft.settings import ReplicaSettings
 from coordsvc.testing.raft_harness import NOWHERE, RaftCluster, RaftHost
 
@@ -31,11 +31,14 @@ class Follower:
     ) -> AppendReply:
         entries = tuple((each, b"\x00new") for each in terms)
         message = AppendEntries(prev, prev_term, commit, entries)
+        (reply,) = self.answers(message, term)
+        return reply
+
+    def answers(self, message: AppendEntries, term: int = 4) -> list[AppendReply]:
         self.host.node.receive(LEADER, term, message, self.cluster.clock.now)
         self.host.wal.sync_all()
-        (frame,) = self.cluster.take(AppendReply, source=ME, target=LEADER)
-        assert isinstance(frame.message, AppendReply)
-        return frame.message
+        frames = self.cluster.take(AppendReply, source=ME, target=LEADER)
+        return [frame.message for frame in frames if isinstance(frame.message, AppendReply)]
 
     @property
     def terms(self) -> list[int]:
@@ -71,6 +74,59 @@ def test_the_first_conflict_truncates_and_no_earlier_entry() -> None:
     assert follower.terms == [1, 2, 4]
     assert follower.host.node.truncated_entries == 3
     assert follower.host.journal.record(3)[0] == b"\x003"
+
+
+def test_that_what_it_acknowledged_is_committed_needs_no_answer() -> None:
+    follower = Follower(1, 1)
+    follower.hear(3, 1, 4, 4)
+    assert follower.answers(AppendEntries(5, 4, 4, ())) == []
+    assert follower.commit == 4
+    assert follower.answers(AppendEntries(5, 4, 5, ())) == []
+    assert follower.commit == 5
+
+
+def test_a_heartbeat_is_answered() -> None:
+    """It moves nothing, and may be the leader's question where the logs match."""
+    follower = Follower(1, 1)
+    follower.hear(3, 1, 4, commit=4)
+    assert follower.hear(4, 4, commit=4) == AppendReply(True, 5, False)
+
+
+def test_news_of_what_it_has_not_acknowledged_is_answered() -> None:
+    follower = Follower(1, 1, 4, 4)
+    assert follower.hear(4, 4, commit=3) == AppendReply(True, 5, False), "nothing was yet"
+    assert follower.hear(5, 4, commit=4) == AppendReply(True, 6, False), "not so far"
+
+
+@pytest.mark.parametrize("how", ["connection", "refusal", "term"])
+def test_what_was_acknowledged_before_may_not_have_been_heard(how: str) -> None:
+    """On an earlier connection, before a refusal that made the leader go back, in another term: the
+    leader waits for an answer before it sends more than one append."""
+    follower = Follower(1, 1)
+    follower.hear(3, 1, 4, 4)
+    term = 4
+    if how == "connection":
+        follower.cluster.unlink(LEADER, ME)
+        follower.cluster.link(LEADER, ME)
+        follower.cluster.frames.clear()
+    elif how == "refusal":
+        assert not follower.hear(9, 4).success
+    else:
+        term = 5
+    assert follower.hear(5, 4, commit=4, term=term) == AppendReply(True, 6, False)
+
+
+def test_only_what_moves_nothing_is_quiet() -> None:
+    """What waits for a leader is to be sent to it; what is committed is to be applied."""
+    follower = Follower(1, 1)
+    quiet = []
+    for prev, terms, commit in [(3, (), 0), (3, (), 0), (3, (4,), 0), (4, (), 4), (4, (), 4)]:
+        entries = tuple((term, b"\x00new") for term in terms)
+        message = AppendEntries(prev, follower.terms[prev - 2], commit, entries)
+        follower.answers(message)
+        quiet.append(follower.host.node.take_is_quiet())
+    assert quiet == [False, True, True, False, True]
+    assert not follower.host.node.take_is_quiet(), "asked once for each"
 
 
 def test_a_gap_is_answered_with_the_logs_end() -> None:
@@ -298,3 +354,25 @@ def test_the_commit_index_is_told_as_soon_as_there_is_room_for_it() -> None:
     leader.node.send_due(leader.cluster.clock.now)
     frames = leader.cluster.take(AppendEntries, source=1, target=3)
     assert [f.message.commit_index for f in frames] == [last]  # type: ignore[union-attr]
+
+
+def test_who_lacks_nothing_is_sent_nothing() -> None:
+    leader = Leader()
+    leader.node.send_due(leader.cluster.clock.now)
+    leader.cluster.frames.clear()
+    leader.answer(AppendReply(False, leader.first + 1, False), peer=2)
+    leader.node.send_due(leader.cluster.clock.now)
+    assert {frame.target for frame in leader.cluster.take(AppendEntries)} == {2}
+
+
+def test_whose_clients_wait_is_told_first() -> None:
+    leader = Leader()
+    leader.host.wal.sync_all()
+    leader.node.send_due(leader.cluster.clock.now)
+    leader.cluster.frames.clear()
+    now, node = leader.cluster.clock.now, leader.node
+    node.admit(3, node.term, Forward(9, 1, 1, b""), now)
+    leader.answer(AppendReply(True, leader.host.journal.last_index + 1, False), peer=2)
+    leader.answer(AppendReply(True, leader.host.journal.last_index + 1, False), peer=3)
+    leader.node.send_due(now)
+    assert [frame.target for frame in leader.cluster.take(AppendEntries)] == [3, 2]

@@ -242,8 +242,10 @@ def test_a_heartbeat_during_a_sync_acknowledges_nothing_early() -> None:
     scene.hear(LEADER, 1, AppendEntries(4, 1, 4, ()))
     assert scene.promises() == []
     assert scene.host.node.commit_index == 4, "the others' disks decided it"
+    scene.hear(LEADER, 1, AppendEntries(4, 1, 4, ()))
+    assert scene.promises() == []
     scene.host.wal.sync()
-    assert scene.promises() == [AppendReply(True, 5, False)] * 2
+    assert scene.promises() == [AppendReply(True, 5, False)] * 2, "the news needs no answer"
 
 
 def test_a_higher_term_during_a_sync_is_on_disk_before_anybody_hears_of_it() -> None:

@@ -131,9 +131,9 @@ def test_a_replica_with_more_to_send_takes_another_turn_at_once() -> None:
         sent: list[int] = []
         send_entries = leader.node.send_entries
 
-        def send_some() -> None:
+        def send_some(**to: bool) -> None:
             """As if the time for sending were over after each message, five times."""
-            send_entries()
+            send_entries(**to)
             sent.append(leader.node.clock.wall_ms())
             leader.node._append_due = len(sent) < 5
 

@@ -7,6 +7,8 @@ were applied. Faults are in test_replica_faults.py and test_replica_memory.py.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from coordsvc.core.commands import (
@@ -20,7 +22,8 @@ from coordsvc.errors import (
     NotCaughtUpError,
     OutcomeUnknownError,
 )
-from coordsvc.raft.messages import Message, ReadIndex
+from coordsvc.raft.messages import AppendEntries, AppendReply, Message, ReadIndex
+from coordsvc.raft.replica import Replica
 from coordsvc.testing.raft_simulation import Simulation
 from tests.unit.raft.replica_scene import (
     INCREMENT,
@@ -55,6 +58,100 @@ def test_a_turns_writes_share_one_entry() -> None:
         futures = [simulation.write(1) for _ in range(200)]
         simulation.run_until(lambda: all(future.done() for future in futures))
         assert simulation.replica(1).journal.last_index == before + 1
+
+
+def count_turns(simulation: Simulation) -> Counter[int]:
+    """How many turns each replica takes from now on. There are no timers any more."""
+    turns: Counter[int] = Counter()
+
+    def watch(replica: Replica) -> None:
+        run_turn = replica._run_turn
+
+        def counted(now: float) -> None:
+            turns[replica.replica_id] += 1
+            run_turn(now)
+
+        replica._on_timer = lambda: None  # type: ignore[method-assign]
+        replica._run_turn = counted  # type: ignore[method-assign]
+
+    for process in simulation.up:
+        watch(process.replica)
+    simulation.run_for(0.5)
+    # What was due meanwhile comes with it.
+    simulation.done(simulation.write(simulation.leader_id))
+    simulation.run_for(0.01)
+    turns.clear()
+    return turns
+
+
+def test_a_single_write_takes_no_more_turns_than_have_work() -> None:
+    """The replica asked: one to send it, one to apply it. The leader: one to append it, one to
+    commit it. The third: one to apply it. Syncs, and acknowledgements that commit nothing, take
+    none."""
+    with ready() as simulation:
+        asked, other = simulation.follower_ids
+        simulation.disk_s[other] = 0.003
+        turns = count_turns(simulation)
+        simulation.done(simulation.write(asked))
+        simulation.run_for(0.01)
+        assert turns == {asked: 2, simulation.leader_id: 2, other: 1}
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2, 3])
+def test_no_write_waits_for_a_timer(slow: int) -> None:
+    """Whichever disk is the last of a majority, and wherever the client is."""
+    with ready() as simulation:
+        for process in simulation.up:
+            process.replica._on_timer = lambda: None  # type: ignore[method-assign]
+        simulation.run_for(0.1)
+        if slow:
+            # The other two decide; of these the slower one.
+            simulation.disk_s[slow] = 0.5
+            simulation.disk_s[slow % 3 + 1] = 0.003
+        for replica_id in simulation.ids * 3:
+            began = simulation.loop.time()
+            simulation.done(simulation.write(replica_id), limit_s=0.006)
+            assert simulation.loop.time() - began < 0.006
+
+
+def test_a_promise_leaves_with_its_sync() -> None:
+    """Not in a turn after it."""
+    with ready() as simulation:
+        follower = simulation.follower_ids[0]
+        said: list[float] = []
+
+        def on_frame(source: int, target: int, term: int, message: Message) -> None:
+            if source == follower and isinstance(message, AppendReply):
+                said.append(simulation.loop.time())
+
+        simulation.held_disks.add(follower)
+        simulation.done(simulation.write(simulation.leader_id))
+        simulation.run_for(0.01)
+        simulation.fabric.on_frame = on_frame
+        replica = simulation.replica(follower)
+        replica._run_turn = lambda now: None  # type: ignore[method-assign]
+        simulation.release_disk(follower)
+        simulation.run_until(lambda: bool(said), limit_s=0.05)
+
+
+def test_a_writer_at_the_leader_is_answered_before_the_others_are_told() -> None:
+    with ready() as simulation:
+        leader = simulation.leader
+        assert leader is not None
+        simulation.run_for(0.5)
+        order: list[str] = []
+
+        def on_frame(source: int, target: int, term: int, message: Message) -> None:
+            is_news = isinstance(message, AppendEntries) and message.commit_index > before
+            if source == leader.replica_id and is_news:
+                order.append("told")
+
+        before = leader.commit_index
+        simulation.fabric.on_frame = on_frame
+        future = simulation.write(leader.replica_id)
+        future.add_done_callback(lambda future: order.append("answered"))
+        simulation.run_until(lambda: len(order) == 3)
+        assert order == ["answered", "told", "told"]
 
 
 def test_a_refusal_is_an_answer() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from coordsvc.raft.messages import (
+    Forward,
     Message,
     Round,
     TimeoutNow,
@@ -35,6 +36,18 @@ async def test_two_replicas_link_and_talk(cluster: Cluster) -> None:
     await wait_for(lambda: len(one.heard) == len(two.heard) == 1000)
     assert two.heard == [(1, 5, message) for message in messages], "in order, none twice"
     assert (one.linked[2].uuid, two.linked[1].uuid) == (two.uuid, one.uuid)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 64, 1000])
+async def test_frames_come_in_any_pieces(cluster: Cluster, piece: int) -> None:
+    one, two = await cluster.pair()
+    messages: list[Message] = [Forward(n, n, n, b"x" * (n % 90)) for n in range(40)]
+    data = b"".join(encode_frame(5, message) for message in messages)
+    link = two.network._links[1]
+    for start in range(0, len(data), piece):
+        link.data_received(data[start : start + piece])
+    assert two.heard == [(1, 5, message) for message in messages]
+    assert one.heard == []
 
 
 async def test_three_replicas_link_each_with_each(cluster: Cluster) -> None:
