@@ -114,17 +114,13 @@ class Channels:
         self,
         endpoint: str,
         name: str,
-        request_type: type[RequestT],
         response_type: type[ResponseT],
-    ) -> aio.StreamStreamCall[RequestT, ResponseT]:
-        """A stream in both directions; nothing was sent yet. Cancel it when done with it."""
-        method: aio.StreamStreamMultiCallable[RequestT, ResponseT] = self._channel(
+    ) -> aio.StreamStreamCall[bytes, ResponseT]:
+        """A stream in both directions, of requests as bytes; nothing was sent yet. Cancel it when
+        done with it."""
+        method: aio.StreamStreamMultiCallable[bytes, ResponseT] = self._channel(
             endpoint
-        ).stream_stream(
-            name,
-            request_serializer=request_type.SerializeToString,
-            response_deserializer=response_type.FromString,
-        )
+        ).stream_stream(name, response_deserializer=response_type.FromString)
         return method()
 
     def open_listing(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from coordsvc.client.lifetime import Lifetime
 from coordsvc.client.requests import Request, RequestQueue
@@ -22,6 +22,8 @@ from coordsvc.errors import (
     SessionMovedError,
 )
 from coordsvc.v1 import common_pb2, coordination_pb2
+
+FRAME_FIELDS = coordination_pb2.SessionRequest.DESCRIPTOR.fields_by_name
 
 FRAME_BYTES_MAX = 1024 * 1024
 """As the service's own frames. A larger request has a frame of its own."""
@@ -82,7 +84,7 @@ class Conversation:
                     hello.start_after_zxid = self.watches.position
         return coordination_pb2.SessionRequest(hello=hello)
 
-    def next_frame(self, now: float) -> coordination_pb2.SessionRequest | None:
+    def next_frame(self, now: float) -> bytes | None:
         """Everything that may leave now, in one frame; None: nothing."""
         if not self.is_attached:
             return None
@@ -92,13 +94,17 @@ class Conversation:
         is_ping_due = now >= self.lifetime.ping_at
         if not taken and not is_ping_due:
             return None
-        frame = coordination_pb2.SessionRequest()
+        # A SessionRequest by hand: put into a message, each operation would be copied first.
+        frame: list[bytes] = []
         if taken:
             self.lifetime.asked(now)
-        frame.operations.extend([request.operation for request in taken])
+        for request in taken:
+            operation = request.operation.SerializeToString()
+            frame += (_OPERATION, varint(len(operation)), operation)
         if is_ping_due:
-            frame.ping.nonce = self.lifetime.ping(now)
-        return frame
+            ping = coordination_pb2.SessionPing(nonce=self.lifetime.ping(now))
+            frame.append(coordination_pb2.SessionRequest(ping=ping).SerializeToString())
+        return b"".join(frame)
 
     def submit(self, request: Request) -> None:
         self.requests.add(request)
@@ -125,10 +131,17 @@ class Conversation:
     def handle(self, response: coordination_pb2.SessionResponse, now: float) -> None:
         """The items of a frame, in their order. SessionExpiredError: the session is over."""
         self.lifetime.received(now)
+        settle, saw = self.requests.settle, self._saw
         for item in response.items:
             kind = item.WhichOneof("item")
             if kind == "reply":
-                self._handle_reply(item.reply, now)
+                reply = item.reply
+                if reply.HasField("error"):
+                    self._handle_refusal(reply, now)
+                else:
+                    settle(reply, None)
+                # After it, so that a watch set by this reply is asked for from here on.
+                saw(reply.zxid)
             elif kind == "event":
                 self.watches.event(item.event)
             elif kind == "pong":
@@ -152,15 +165,13 @@ class Conversation:
         elif kind == "go_away":
             self._leave(now, item.go_away.grace_ms / 1000, None)
 
-    def _handle_reply(self, reply: coordination_pb2.SessionReply, now: float) -> None:
-        error = typed_detail(reply.error) if reply.HasField("error") else None
+    def _handle_refusal(self, reply: coordination_pb2.SessionReply, now: float) -> None:
+        error = typed_detail(reply.error)
         if isinstance(error, SessionExpiredError):
             raise error
-        if error is not None and _means_leaving(error):
+        if _means_leaving(error):
             self._leave(now, DRAIN_SECONDS_MAX, error)
         self.requests.settle(reply, error)
-        # After it, so that a watch set by this reply is asked for from here on.
-        self._saw(reply.zxid)
 
     def _saw(self, zxid: int) -> None:
         if zxid > self.zxid:
@@ -211,6 +222,28 @@ class Conversation:
         self.is_attached = False
         self.requests.fail_all(error)
         self.watches.fail_all(error)
+
+
+_LENGTHS: Final = 1024
+_OPERATION: Final = bytes((FRAME_FIELDS["operations"].number << 3 | 2,))
+"""What stands before each operation in a frame, with its length."""
+
+
+def _varint(value: int) -> bytes:
+    """Ref: Protocol Buffers, "Encoding"."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_VARINTS: Final = [_varint(value) for value in range(_LENGTHS)]
+
+
+def varint(value: int) -> bytes:
+    return _VARINTS[value] if value < _LENGTHS else _varint(value)
 
 
 def _means_leaving(error: CoordError) -> bool:

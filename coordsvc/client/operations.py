@@ -366,23 +366,21 @@ class Operations:
         deadline = self._clock() + timeout_ms / 1000
         future: asyncio.Future[Any] = self._new_future()
         request = Request(operation, decode, future, deadline, context, on_sent)
-        if request.size > REQUEST_BYTES_MAX:
+        size, requests = request.size, self._requests
+        if size > REQUEST_BYTES_MAX:
             raise LimitExceededError(
-                f"the request has {request.size} bytes, of {REQUEST_BYTES_MAX} at most"
+                f"the request has {size} bytes, of {REQUEST_BYTES_MAX} at most"
             )
-        if not operation.HasField("close_session"):
-            self._check_room(request.size)
+        is_full = requests.count >= self._waiting_max
+        is_full = is_full or requests.bytes + size > self._bytes_waiting_max
+        if is_full and not operation.HasField("close_session"):
+            raise ThrottledError(
+                f"{requests.count} operations with {requests.bytes} bytes wait for an answer; at "
+                f"most {self._waiting_max} with {self._bytes_waiting_max} bytes may: await some "
+                "first"
+            )
         self._hand_over(request)
         return future
-
-    def _check_room(self, size: int) -> None:
-        waiting, bytes_waiting = len(self._requests), self._requests.bytes
-        if waiting < self._waiting_max and bytes_waiting + size <= self._bytes_waiting_max:
-            return
-        raise ThrottledError(
-            f"{waiting} operations with {bytes_waiting} bytes wait for an answer; at most "
-            f"{self._waiting_max} with {self._bytes_waiting_max} bytes may: await some first"
-        )
 
 
 def _fill_read(message: ReadMessage, path: str, linearizable: bool, min_zxid: int) -> None:
@@ -414,7 +412,9 @@ def _created(reply: Reply) -> Created:
 
 
 def _set(reply: Reply) -> Stat:
-    return stat_from(_expect(reply, "set_data").set_data.stat)
+    if not reply.HasField("set_data"):
+        raise decode_failure(reply)
+    return stat_from(reply.set_data.stat)
 
 
 def _deleted(reply: Reply) -> int:
@@ -439,8 +439,12 @@ def _existed(reply: Reply) -> Stat | None:
 
 
 def _data(reply: Reply) -> Data:
-    answer = _expect(reply, "get_data").get_data
-    data = answer.data if answer.HasField("data") else None
+    if not reply.HasField("get_data"):
+        raise decode_failure(reply)
+    answer = reply.get_data
+    data: bytes | None = answer.data
+    if not data and not answer.HasField("data"):
+        data = None
     return Data(data, stat_from(answer.stat), reply.zxid)
 
 

@@ -110,6 +110,9 @@ class RequestQueue:
         self.bytes = 0
         """Of all that were added and have not left yet."""
 
+        self.count = 0
+        """Of the same."""
+
         self._unsent: deque[Request] = deque()
         self._in_flight: dict[int, Request] = {}
         self._refused: list[Request] = []
@@ -123,7 +126,7 @@ class RequestQueue:
         """The numbers do not fit any more, which must not happen: the session is of no use."""
 
     def __len__(self) -> int:
-        return len(self._unsent) + len(self._in_flight) + len(self._refused)
+        return self.count
 
     @property
     def has_unsent(self) -> bool:
@@ -143,7 +146,12 @@ class RequestQueue:
         self._last_place += 1
         request.place = self._last_place
         self.bytes += request.size
+        self.count += 1
         self._unsent.append(request)
+
+    def _left(self, request: Request) -> None:
+        self.bytes -= request.size
+        self.count -= 1
 
     # --------------------------------------------------------------------------------- sending
 
@@ -154,23 +162,33 @@ class RequestQueue:
         if self._refused or self._free_from is not None:
             return taken
         size = 0
-        while self._unsent and len(self._in_flight) < outstanding_max:
-            request = self._unsent[0]
-            if taken and size + request.size > bytes_max:
+        unsent, in_flight = self._unsent, self._in_flight
+        window = min(outstanding_max, RESULTS_KEPT_MAX)
+        while unsent and len(in_flight) < outstanding_max:
+            request = unsent[0]
+            size += request.size
+            if size > bytes_max and taken:
                 break
             if request.context is None:
                 if request.future.done():
-                    self.bytes -= self._unsent.popleft().size  # Nobody waits for what it reads.
+                    self._left(unsent.popleft())  # Nobody waits for what it reads.
+                    size -= request.size
                     continue
-            elif not self._give_number(request, min(outstanding_max, RESULTS_KEPT_MAX)):
+            elif not self._give_number(request, request.context, window):
                 break
-            self._unsent.popleft()
-            self._send(request)
+            unsent.popleft()
+            self._last_id += 1
+            request.operation.request_id = self._last_id
+            request.refusal = None
+            if request.on_sent is not None:
+                request.on_sent()
+            in_flight[self._last_id] = request
             taken.append(request)
-            size += request.size
         return taken
 
-    def _give_number(self, request: Request, window: int) -> bool:
+    def _give_number(
+        self, request: Request, context: common_pb2.RequestContext, window: int
+    ) -> bool:
         """Whether it may leave now; if so it has its number."""
         number = request.number or self._next_number
         writes = self._writes
@@ -180,19 +198,9 @@ class RequestQueue:
         if not request.number:
             self._next_number += 1
             request.number = number
-        context = request.context
-        assert context is not None
         context.request_number, context.done_below = number, done_below
         writes.append(request)
         return True
-
-    def _send(self, request: Request) -> None:
-        self._last_id += 1
-        request.operation.request_id = self._last_id
-        request.refusal = None
-        if request.on_sent is not None:
-            request.on_sent()
-        self._in_flight[self._last_id] = request
 
     # --------------------------------------------------------------------------------- answers
 
@@ -201,6 +209,13 @@ class RequestQueue:
         is not known any more."""
         request = self._in_flight.pop(reply.request_id, None)
         if request is None:
+            return
+        if error is None and not self._refused and self._free_from is None:
+            if request.context is not None:
+                self._done(request)
+            else:
+                self._left(request)
+            _answer(request, reply, None)
             return
         if request.is_write:
             self._settle_write(request, reply, error)
@@ -215,7 +230,7 @@ class RequestQueue:
         elif self._refused_write_place is not None and self._refused_write_place < request.place:
             self._refuse(request, None)  # It did not see a write that it has to see.
         else:
-            self.bytes -= request.size
+            self._left(request)
             _answer(request, reply, error)
 
     def _settle_write(self, request: Request, reply: Reply, error: CoordError | None) -> None:
@@ -268,9 +283,11 @@ class RequestQueue:
     def _done(self, request: Request) -> None:
         """Its result is not asked for again: `done_below` moves on."""
         self.bytes -= request.size
+        self.count -= 1
         request.number = -request.number
-        while self._writes and self._writes[0].number < 0:
-            self._writes.popleft()
+        writes = self._writes
+        while writes and writes[0].number < 0:
+            writes.popleft()
 
     def _fail_reads_before(self, write: Request) -> None:
         """A read that was refused cannot be asked again in its place once a later write is done."""
@@ -292,7 +309,7 @@ class RequestQueue:
             if is_kept(request):
                 kept.append(request)
             else:
-                self.bytes -= request.size
+                self._left(request)
         return kept
 
     # ------------------------------------------------------------------------------- rewinding
@@ -351,7 +368,7 @@ class RequestQueue:
         self._in_flight.clear()
         self._refused.clear()
         self._writes.clear()
-        self.bytes = 0
+        self.bytes = self.count = 0
 
     def _all(self) -> list[Request]:
         return [*self._refused, *self._in_flight.values(), *self._unsent]
@@ -381,8 +398,9 @@ def _answer(request: Request, reply: Reply, error: CoordError | None) -> None:
     except CoordError as failure:
         _fail(request, failure)
         return
-    if not request.future.done():
-        request.future.set_result(value)
+    future = request.future
+    if not future.done():
+        future.set_result(value)
 
 
 def _fail(request: Request, error: CoordError) -> None:

@@ -36,7 +36,7 @@ from coordsvc.errors import (
 )
 from coordsvc.v1 import cluster_pb2, coordination_pb2
 
-Call = aio.StreamStreamCall[coordination_pb2.SessionRequest, coordination_pb2.SessionResponse]
+Call = aio.StreamStreamCall[bytes, coordination_pb2.SessionResponse]
 
 STEADY_SECONDS = 1.0
 """After a stream that lived so long the next replica is tried without a pause."""
@@ -179,7 +179,6 @@ class StreamKeeper:
             call = self._channels.open_stream(
                 endpoint,
                 methods.SESSION_STREAM,
-                coordination_pb2.SessionRequest,
                 coordination_pb2.SessionResponse,
             )
             end = StreamEnd(call)
@@ -209,7 +208,7 @@ class StreamKeeper:
         self._unanswered_hellos += 1
         try:
             async with asyncio.timeout(max(0.0, until - self.clock())):
-                await call.write(self.conversation.hello(self.clock()))
+                await call.write(self.conversation.hello(self.clock()).SerializeToString())
                 response = await call.read()
         except TimeoutError:
             raise ConnectionFailedError(f"{endpoint} did not answer the hello in time") from None

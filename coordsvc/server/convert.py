@@ -21,6 +21,7 @@ from coordsvc.core.commands import (
     PERSISTENT_SEQUENTIAL_WITH_TTL,
     PERSISTENT_WITH_TTL,
     Acl,
+    Caller,
     CheckOp,
     CreateOp,
     DeleteOp,
@@ -45,6 +46,7 @@ FEATURES: tuple[str, ...] = ()
 """What this version does beyond the first one: names a request may require."""
 
 PASSWORD_BYTES_MAX = 64
+_BYTES_PER_CHARACTER_MAX = 4
 SESSION_TIMEOUT_MS_DEFAULT = 10_000
 CLIENT_NAME_BYTES_MAX = 256
 NAME_END = "/"
@@ -111,12 +113,26 @@ def stream_min_zxid(message: common_pb2.RequestContext) -> int:
     return _not_negative("min_zxid", message.min_zxid)
 
 
-def stream_context(
-    message: common_pb2.RequestContext, limits: ClusterConfig, session_id: int
-) -> RequestContext:
-    """Of a write on a stream of this session."""
+def stream_caller(
+    message: common_pb2.RequestContext, limits: ClusterConfig, caller: Caller
+) -> tuple[Caller, int]:
+    """Of a write on a stream of `caller`'s session: (who asks for it, min_zxid)."""
     _check_on_stream(message)
-    return _write_context(message, limits, session_id, b"")
+    number, done_below, min_zxid = message.request_number, message.done_below, message.min_zxid
+    guard_path, guard_czxid = "", 0
+    if number < 0 or done_below < 0 or min_zxid < 0 or message.HasField("guard"):
+        # What is not usual is told apart there.
+        context = _write_context(message, limits, caller.session_id, b"")
+        guard_path, guard_czxid = context.guard_path, context.guard_czxid
+    return Caller(
+        caller.session_id,
+        caller.attach_epoch,
+        number,
+        done_below,
+        caller.ids,
+        guard_path,
+        guard_czxid,
+    ), min_zxid
 
 
 def _check_on_stream(message: common_pb2.RequestContext) -> None:
@@ -155,7 +171,8 @@ def check_path_size(path: str, limits: ClusterConfig) -> None:
 
 
 def check_path(path: str, limits: ClusterConfig) -> None:
-    check_path_size(path, limits)
+    if len(path) * _BYTES_PER_CHARACTER_MAX > limits.path_size_bytes_max:
+        check_path_size(path, limits)
     validate_path(path)
 
 
@@ -249,13 +266,15 @@ def set_data_op(
     message: coordination_pb2.SetDataRequest | coordination_pb2.SetDataOperation,
     limits: ClusterConfig,
 ) -> SetDataOp:
-    check_path(message.path, limits)
-    check_data_size(message.data, message.path, limits)
-    return SetDataOp(
-        path=message.path,
-        data=message.data if message.HasField("data") else None,
-        version=_expected_version(message),
-    )
+    path = message.path
+    data: bytes | None = message.data
+    check_path(path, limits)
+    if not data:
+        data = data if message.HasField("data") else None
+    elif len(data) > limits.data_size_bytes_max:
+        check_data_size(data, path, limits)
+    version = _expected_version(message) if message.HasField("expected_version") else ANY_VERSION
+    return SetDataOp(path, data, version)
 
 
 def check_op(message: coordination_pb2.CheckOperation, limits: ClusterConfig) -> CheckOp:
@@ -346,8 +365,10 @@ def fill_stat(message: common_pb2.Stat, stat: Stat) -> None:
     message.pzxid = stat.pzxid
     message.ctime_ms = stat.ctime_ms
     message.mtime_ms = stat.mtime_ms
-    message.version = stat.version
-    message.data_length = stat.data_length
+    if stat.version:
+        message.version = stat.version
+    if stat.data_length:
+        message.data_length = stat.data_length
     if stat.cversion:
         message.cversion = stat.cversion
     if stat.num_children:

@@ -41,10 +41,10 @@ class Frame:
         self, request_id: int, zxid: int, size: int
     ) -> coordination_pb2.SessionReply | None:
         """A reply to be filled in, of `size` bytes at most; None when there is no room for it."""
-        size += ITEM_BYTES
-        if self.size and self.size + size > self.size_max:
+        size += self.size + ITEM_BYTES
+        if size > self.size_max and self.size:
             return None
-        self.size += size
+        self.size = size
         reply = self._add().reply
         reply.request_id = request_id
         reply.zxid = zxid

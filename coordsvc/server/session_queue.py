@@ -99,8 +99,10 @@ class SessionQueue:
         self._state = parts.replica.machine.state
         self._caller = Caller(attached.session_id, attached.attach_epoch, ids=attached.ids)
         self._slots: deque[Slot] = deque()
-        self._request_ids: dict[int, tuple[str, float]] = {}
-        """Of those not answered, with what each is and when it came."""
+        self._new: list[WriteSlot] = []
+        """Writes that nothing holds, to be submitted together."""
+        self._request_ids: set[int] = set()
+        """Of those not answered."""
         self._turns = 0
         """TurnSlots not done: writes behind the first of them are held."""
         self._refusing: CoordError | None = None
@@ -122,68 +124,76 @@ class SessionQueue:
             return not slot.is_done and not slot.is_due
         return not slot.done()
 
+    @property
+    def may_fill(self) -> bool:
+        """Whether `fill` may find anything to do: not while a write that is under way is the first,
+        and there are no events. It wakes whoever fills when it is decided."""
+        slots = self._slots
+        if slots:
+            slot = slots[0]
+            if type(slot) is not WriteSlot or slot.reply is not None or slot.error is not None:
+                return True
+        return self._watcher.has_items
+
     # ------------------------------------------------------------------------------------ arriving
 
     def accept(self, operation: coordination_pb2.SessionOperation, now: float) -> None:
-        """Queue a request. Raises BadArgumentsError when the protocol is broken; a request's own
-        faults are its reply."""
+        """Queue a request; `submit_new` follows, in the same turn of the loop. Raises
+        BadArgumentsError when the protocol is broken; a request's own faults are its reply."""
         request_id = operation.request_id
         if request_id <= 0 or request_id in self._request_ids:
             raise BadArgumentsError(
                 f"request_id is {request_id}; it must be positive, and of no request that is not "
                 "answered yet"
             )
-        name = operation.WhichOneof("operation")
-        self._request_ids[request_id] = (name or "", now)
+        name = operation.WhichOneof("operation") or ""
+        self._request_ids.add(request_id)
         if self._refusing is not None:
-            self._slots.append(RefusedSlot(request_id, self._refusing))
+            self._slots.append(RefusedSlot(request_id, name, self._refusing, now))
             return
-        write = self._writes.get(name) if name is not None else None
+        write = self._writes.get(name)
         try:
             if write is not None:
-                self._accept_write(request_id, write, getattr(operation, write.name), now)
+                self._accept_write(request_id, write, getattr(operation, name), now)
             else:
                 self._accept_turn(request_id, name, operation, now)
         except CoordError as error:
-            self._slots.append(RefusedSlot(request_id, error))
+            self._slots.append(RefusedSlot(request_id, name, error, now))
             if write is not None and isinstance(error, PASSING_ERRORS):
                 self._break_off(error)
 
     def _accept_write(self, request_id: int, kind: WriteKind, request: Any, now: float) -> None:
-        parts = self._parts
-        op = kind.to_op(request, parts.cluster)
+        limits = self._parts.cluster
+        op = kind.to_op(request, limits)
         caller = self._caller
         if request.HasField("context"):
-            attached = self._attached
-            context = convert.stream_context(request.context, parts.cluster, attached.session_id)
-            if context.min_zxid > self._state.zxid:
-                self._add_turn(GateSlot(self._wait_applied(context.min_zxid, now)))
-            caller = Caller(
-                attached.session_id,
-                attached.attach_epoch,
-                context.request_number,
-                context.done_below,
-                attached.ids,
-                context.guard_path,
-                context.guard_czxid,
-            )
-        slot = WriteSlot(self, request_id, kind, Write(caller, op), now + DEADLINE_S_DEFAULT)
+            caller, min_zxid = convert.stream_caller(request.context, limits, caller)
+            if min_zxid > self._state.zxid:
+                self._add_turn(GateSlot(self._wait_applied(min_zxid, now), now))
+        command = Write(caller, op)
+        slot = WriteSlot(self, request_id, kind, command, now, now + DEADLINE_S_DEFAULT)
         self._slots.append(slot)
         if kind is CLOSE_SESSION:
             self._closes += 1
         if not self._turns:
-            self._submit(slot)
+            self._new.append(slot)
+
+    def submit_new(self) -> None:
+        """Called when everything that has arrived was accepted."""
+        if self._new:
+            writes, self._new = self._new, []
+            self._parts.pipeline.submit_all(writes)
 
     def _accept_turn(
         self,
         request_id: int,
-        name: str | None,
+        name: str,
         operation: coordination_pb2.SessionOperation,
         now: float,
     ) -> None:
-        read = READS.get(name or "")
+        read = READS.get(name)
         if read is not None:
-            self._accept_read(request_id, read, getattr(operation, read.name), now)
+            self._accept_read(request_id, read, getattr(operation, name), now)
         elif name == "add_watches":
             specs = specs_from_messages(operation.add_watches.watches)
             self._add_turn(
@@ -193,6 +203,7 @@ class SessionQueue:
                     lambda: self._add_watches(specs),
                     _fill_watches_set,
                     lambda result: 64 + 10 * len(result[0]),
+                    came_at=now,
                     sets_watches=True,
                 )
             )
@@ -205,6 +216,7 @@ class SessionQueue:
                     lambda: self._remove_watches(watch_ids),
                     lambda part, result: part.SetInParent(),
                     lambda result: 0,
+                    came_at=now,
                 )
             )
         else:
@@ -244,7 +256,14 @@ class SessionQueue:
             waits += (self._watched(parts.replica.read_index(now + DEADLINE_S_DEFAULT)),)
         self._add_turn(
             TurnSlot(
-                request_id, kind.name, act, kind.fill, kind.size, waits, sets_watches=bool(watch)
+                request_id,
+                kind.name,
+                act,
+                kind.fill,
+                kind.size,
+                waits,
+                came_at=now,
+                sets_watches=bool(watch),
             )
         )
 
@@ -272,25 +291,20 @@ class SessionQueue:
 
     # ------------------------------------------------------------------------------------- running
 
-    def _submit(self, slot: WriteSlot) -> None:
-        slot.is_submitted = True
-        try:
-            self._parts.pipeline.submit_to(slot.command, slot.deadline, slot)
-        except CoordError as error:
-            slot.is_submitted = False
-            slot.set_exception(error)
-
     def write_decided(self) -> None:
         self._parts.pipeline.decided()
         self.wake()
 
     def _submit_held(self) -> None:
         """The first slot has had its turn: the writes up to the next one follow."""
-        for slot in list(islice(self._slots, 1, None)):
+        held: list[WriteSlot] = []
+        for slot in islice(self._slots, 1, None):
             if isinstance(slot, TurnSlot):
-                return
+                break
             if isinstance(slot, WriteSlot) and not slot.done():
-                self._submit(slot)
+                held.append(slot)
+        if held:
+            self._parts.pipeline.submit_all(held)
 
     def _take_turn(self, slot: TurnSlot) -> bool:
         """The slot is the first. False: it still has something to wait for."""
@@ -335,6 +349,7 @@ class SessionQueue:
     def refuse_rest(self, error: CoordError, undecided: CoordError | None = None) -> None:
         """Run nothing more. What was submitted is still answered, or with `undecided` if that is
         given: at once."""
+        self.submit_new()
         for slot in tuple(self._slots):
             if not isinstance(slot, WriteSlot) or not slot.is_submitted:
                 self._refuse(slot, error)
@@ -360,6 +375,7 @@ class SessionQueue:
     def abandon(self) -> None:
         """Nobody waits for answers any more. Writes that were submitted run, in order or not at
         all: they are kept until they are decided."""
+        self.submit_new()
         for slot in self._slots:
             if isinstance(slot, TurnSlot) and not slot.is_done:
                 slot.refuse(BadArgumentsError("the stream has ended"))
@@ -380,35 +396,41 @@ class SessionQueue:
     def fill(self, frame: Frame, until: float) -> bool:
         """Put what is ready into the frame. False: the frame is to be sent before more is put in,
         because it is full, it is `until`, or the last reply was put in."""
-        slots, watcher = self._slots, self._watcher
+        slots, watcher, note = self._slots, self._watcher, self._note_answered
         now = self._parts.now()
         count = 0
+        has_items = watcher.has_items
         while slots:
             slot = slots[0]
-            if not slot.done() and not (isinstance(slot, TurnSlot) and self._take_turn(slot)):
-                break
-            if watcher.has_items and not self.fill_events(frame, slot.zxid):
+            if type(slot) is WriteSlot:
+                if slot.reply is None and slot.error is None:
+                    break
+            elif not slot.done():
+                if not (isinstance(slot, TurnSlot) and self._take_turn(slot)):
+                    break
+                has_items = watcher.has_items
+            if has_items and not self.fill_events(frame, slot.zxid):
                 return False
             if not slot.put_into(frame):
                 return False
             slots.popleft()
-            if slot.error is not None:
-                self._parts.pipeline.admission.refused(slot.error)
-            self._note_answered(slot, now)
+            note(slot, now)
             if self._closes and isinstance(slot, WriteSlot) and slot.has_closed:
                 self.has_closed = True
                 return False
             count += 1
             if not count % CHECK_TIME_EACH and self._parts.now() >= until:
                 return False
-        return self.fill_events(frame, None)
+        return not watcher.has_items or self.fill_events(frame, None)
 
     def _note_answered(self, slot: Slot, now: float) -> None:
         """With the frame's time: what is in it leaves together."""
-        came = self._request_ids.pop(slot.request_id, None)
-        if came is not None:
-            name, at = came
-            self._parts.measurements.operation(name, code_of(slot), now - at)
+        parts = self._parts
+        if slot.request_id in self._request_ids:
+            self._request_ids.remove(slot.request_id)
+            parts.measurements.operation(slot.name, code_of(slot), now - slot.came_at)
+        if slot.error is not None:
+            parts.pipeline.admission.refused(slot.error)
 
     def fill_events(self, frame: Frame, up_to_zxid: int | None) -> bool:
         """False: there are more, and no room for them."""

@@ -25,7 +25,7 @@ from coordsvc.server.write_outcome import WriteOutcome, WriteOwner
 class WriteSlot(WriteOutcome):
     """A write, and the waiter of its outcome."""
 
-    __slots__ = ("kind", "request_id")
+    __slots__ = ("came_at", "kind", "request_id")
 
     def __init__(
         self,
@@ -33,16 +33,22 @@ class WriteSlot(WriteOutcome):
         request_id: int,
         kind: WriteKind,
         command: Write,
+        came_at: float,
         deadline: float,
     ) -> None:
         self.owner = owner
         self.request_id = request_id
         self.kind = kind
         self.command = command
+        self.came_at = came_at
         self.deadline = deadline
         self.is_submitted = False
         self.reply = None
         self.error = None
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
 
     def put_into(self, frame: Frame) -> bool:
         """False: there is no room left."""
@@ -68,6 +74,7 @@ class TurnSlot:
 
     __slots__ = (
         "act",
+        "came_at",
         "error",
         "fill",
         "is_done",
@@ -89,10 +96,12 @@ class TurnSlot:
         size: Callable[[Any], int],
         waits: tuple[asyncio.Future[None], ...] = (),
         *,
+        came_at: float,
         sets_watches: bool = False,
     ) -> None:
         self.request_id = request_id
         self.name = name
+        self.came_at = came_at
         self.act = act
         self.fill = fill
         self.size = size
@@ -142,9 +151,15 @@ class GateSlot(TurnSlot):
 
     __slots__ = ()
 
-    def __init__(self, wait: asyncio.Future[None]) -> None:
+    def __init__(self, wait: asyncio.Future[None], came_at: float) -> None:
         super().__init__(
-            0, "", lambda: (None, 0), lambda part, result: None, lambda result: 0, (wait,)
+            0,
+            "",
+            lambda: (None, 0),
+            lambda part, result: None,
+            lambda result: 0,
+            (wait,),
+            came_at=came_at,
         )
 
     def put_into(self, frame: Frame) -> bool:
@@ -154,11 +169,13 @@ class GateSlot(TurnSlot):
 class RefusedSlot:
     """A request that was refused as it came: malformed, or too late."""
 
-    __slots__ = ("error", "request_id")
+    __slots__ = ("came_at", "error", "name", "request_id")
 
-    def __init__(self, request_id: int, error: CoordError) -> None:
+    def __init__(self, request_id: int, name: str, error: CoordError, came_at: float) -> None:
         self.request_id = request_id
+        self.name = name
         self.error = error
+        self.came_at = came_at
 
     def done(self) -> bool:
         return True
@@ -178,6 +195,8 @@ def code_of(slot: Slot) -> str:
     """Of its answer, for measuring: an error's name, or OK."""
     if slot.error is not None:
         return slot.error.code.name
-    if type(slot) is WriteSlot and slot.reply is not None and type(slot.reply.result) is Refusal:
-        return ErrorCode(slot.reply.result.code).name
+    if type(slot) is WriteSlot and slot.reply is not None:
+        result = slot.reply.result
+        if type(result) is Refusal:
+            return ErrorCode(result.code).name
     return "OK"

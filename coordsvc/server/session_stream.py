@@ -57,7 +57,9 @@ class SessionStream:
         self.attached = attached
         self.watcher = hub.open(self._ids, self.wake)
         self._queue = SessionQueue(parts, attached, self.watcher, self.wake, self._on_broken)
-        self._awake = asyncio.Event()
+        self._is_awake = False
+        self._sleep: asyncio.Future[None] | None = None
+        """The writer's, while it has nothing to do."""
         self._has_space = asyncio.Event()
         self._welcome: coordination_pb2.SessionWelcome | None = None
         self._pings: dict[asyncio.Future[None], int] = {}
@@ -86,7 +88,10 @@ class SessionStream:
         return len(self._queue)
 
     def wake(self) -> None:
-        self._awake.set()
+        self._is_awake = True
+        sleep = self._sleep
+        if sleep is not None and not sleep.done():
+            sleep.set_result(None)
 
     # ---------------------------------------------------------------------------------- its session
 
@@ -252,6 +257,7 @@ class SessionStream:
         count = 0
         for operation in frame.operations:
             if len(queue) >= outstanding_max:
+                queue.submit_new()
                 await self._wait_for_space()
                 now = parts.now()
                 until = now + SLICE_S
@@ -260,13 +266,16 @@ class SessionStream:
             queue.accept(operation, now)
             count += 1
             if not count % CHECK_TIME_EACH and parts.now() >= until:
+                queue.submit_new()
                 self.wake()
                 await asyncio.sleep(0)
                 now = parts.now()
                 until = now + SLICE_S
+        queue.submit_new()
         if frame.HasField("ping"):
             await self._ping(frame.ping.nonce)
-        self.wake()
+        if queue.may_fill:
+            self.wake()
 
     def _refuse_if_lost(self, lost: CoordError) -> None:
         """What comes now would be refused where it is applied. A read would not."""
@@ -315,8 +324,9 @@ class SessionStream:
     # ---------------------------------------------------------------------------------- writing
 
     async def _write(self, context: Context) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            self._awake.clear()
+            self._is_awake = False
             if self._failure is not None:
                 return
             frame = self._next_frame()
@@ -324,8 +334,10 @@ class SessionStream:
                 await context.write(frame)
             elif self._is_over:
                 return
-            else:
-                await self._awake.wait()
+            elif not self._is_awake:
+                self._sleep = loop.create_future()
+                await self._sleep
+                self._sleep = None
 
     @property
     def _is_over(self) -> bool:
@@ -343,6 +355,9 @@ class SessionStream:
             return None
         if self._lost is not None and self._ending is None:
             self._end_lost(self._lost)
+        has_more = self._welcome is not None or self._pongs or self._go_away is not None
+        if not has_more and not queue.may_fill:
+            return None
         frame = Frame(self._parts.limits.frame_size_bytes_max)
         if self._welcome is not None:
             frame.add_welcome(self._welcome)

@@ -165,5 +165,6 @@ async def test_the_bytes_are_those_of_what_waits_whatever_becomes_of_it(seed: in
             queue.rewind()
             in_flight.clear()
         assert queue.bytes == sum(each.size for each in queue._all())
+        assert len(queue) == len(queue._all())
     queue.fail_all(error_from_code(int(ErrorCode.SESSION_EXPIRED), "as told"))
     assert queue.bytes == len(queue) == 0
