@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup run test unit integration sim chaos chaos-packages chaos-packages-if-root \
-	mutants failover bench slow lint fmt proto proto-check lock interop interop-packages \
-	interop-grpc interop-node-deps differential clean
+	mutants failover bench bench-peers slow lint fmt proto proto-check lock interop \
+	interop-packages interop-grpc interop-node-deps differential clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -49,8 +49,14 @@ mutants: setup ## Break each promise on purpose, and see that a test notices.
 failover: setup ## How long clients wait for a new leader, beside ZooKeeper (downloads it): 30 minutes.
 	@$(BIN)/python -m bench.failover --rounds 20 --zookeeper --report docs/failover.md
 
-bench: setup ## Beside ZooKeeper (downloads it), under the same load; ROW=W2 for one row.
-	@$(BIN)/python -m bench.side_by_side $(if $(ROW),--rows $(ROW)) --report docs/performance.md
+# Plots need a large library, which is installed here alone.
+bench: setup bench-peers ## Beside ZooKeeper and etcd, hours; ROW=W2, ROW=clients for a row, a sweep.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-bench.lock
+	@$(BIN)/python -m bench.run $(if $(ROW),--only $(ROW)) --report docs/performance.md
+
+bench-peers: setup ## Fetch and build what bench needs: ZooKeeper, etcd, a generator in Go.
+	@scripts/bench_peers.sh
 
 slow: setup ## The long forms: leaders killed ten times over under load.
 	$(PYTEST) -q -s -m slow tests/unit tests/integration

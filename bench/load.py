@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 MEASURING, MEASURED = "measuring", "measured"
 
-SET, GET = "set", "get"
+SET, GET, LINEARIZABLE_GET = "set", "get", "linearizable_get"
+"""A get is answered by the server that was asked, as it has it; a linearizable one is no older than
+anything that was acknowledged before, by whichever server."""
 
 PERCENTS = (1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
@@ -41,9 +43,14 @@ class Load:
 
     seconds: float
     rate: float = 0.0
+    reads: float = 0.0
+    """Of sets: the share of the requests, in whole percent, that are gets instead, spread evenly;
+    each finds what the sets before it on its connection have written."""
 
     def __post_init__(self) -> None:
-        assert self.operation in (SET, GET), self.operation
+        assert self.reads == 0.0 or (self.operation == SET and 0 < self.reads < 1), self.reads
+        assert math.isclose(100 * self.reads, round(100 * self.reads)), self.reads
+        assert self.operation in (SET, GET, LINEARIZABLE_GET), self.operation
         assert self.connections > 0 and self.in_flight > 0 and self.endpoints, self
 
 
@@ -68,6 +75,9 @@ class Outcome:
     late: int = 0
     """With a rate: requests that could not begin when they were due, because `in_flight` were under
     way. They are counted from when they were due."""
+
+    messages: int = 0
+    """In how many pieces the replies came while it was measured; 0: that was not counted."""
 
     @property
     def rate(self) -> float:

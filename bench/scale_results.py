@@ -70,3 +70,9 @@ def load(row_id: str) -> ScaleResult | None:
     if not file_of(row_id).exists():
         return None
     return msgspec.json.decode(file_of(row_id).read_bytes(), type=ScaleResult)
+
+
+def load_all() -> list[ScaleResult]:
+    """Of every row that was measured, in the order of their names."""
+    files = sorted(file_of("*").parent.glob(file_of("*").name))
+    return [msgspec.json.decode(file.read_bytes(), type=ScaleResult) for file in files]

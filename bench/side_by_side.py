@@ -2,10 +2,10 @@
 
     .venv/bin/python -m bench.side_by_side [--rows W2,W3] [--runs 3] [--report docs/performance.md]
 
-Three servers of each system, each a process, and the generator share this machine. All systems run
-all the time, the idle ones too, and take turns: A, B, A, B. Before that each has done `--warm-up`
-operations a server. What is measured is the table in `side_by_side_rows`; the generator, the same
-program for both, is told in `zookeeper_load`.
+Three servers of each system, each a process, and the generator share this machine. All systems that
+the rows need run all the time, the idle ones too, and take turns: A, B, A, B. Before that each has
+done `--warm-up` operations a server, through each door. What is measured is the table in
+`side_by_side_rows`; what generators are asked is told in `load`.
 
 Fails, and keeps nothing of the row, if what was acknowledged is not there afterwards at every
 server, if replicas differ, if there were fewer syncs than the acknowledged writes need, or if the
@@ -17,21 +17,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from bench.failover_results import this_command, this_machine
+from bench.go_programs import GRPC_LOAD
 from bench.load import MEASURED, MEASURING, Load, Outcome
 from bench.side_by_side_report import row_table, summary, write_page
 from bench.side_by_side_results import RowResult, Run, save
-from bench.side_by_side_rows import GENERATORS, ROWS, WARM_UPS, Row, chosen
+from bench.side_by_side_rows import (
+    BUILT_DOORS,
+    GENERATORS,
+    ROWS,
+    Row,
+    chosen,
+    row_of,
+    warm_ups,
+)
 from bench.side_by_side_systems import (
     COORDSVC,
     SYSTEMS,
@@ -47,6 +57,8 @@ from coordsvc.testing.cluster import ClusterError
 RAMP_S = 1.0
 WARM_UP_S = 5.0
 WARM_UP_RUNS_MAX = 60
+CLOSED_S = 4.0
+HALF = 0.5
 
 
 class GeneratorError(ClusterError):
@@ -110,14 +122,23 @@ class Bench:
 
     def warm_up(self, rows: Sequence[Row], operations: int) -> None:
         """Each system, with what it will be asked. A set is done by all servers, a get by one."""
-        for row, system in itertools.product(rows, self._systems.values()):
-            servers = len(system.pids()) if row.is_read else 1
-            done = 0
-            for _ in range(WARM_UP_RUNS_MAX):
-                done += self.run(row, system, WARM_UP_S).outcome.total
-                if done >= operations * servers:
-                    break
-            print(f"{system.name:10} warm after {done:,} operations: {row.text}", flush=True)
+        for system in self._systems.values():
+            doors: dict[str, dict[str, Row]] = {}
+            for row in rows:
+                if system.name in (COORDSVC, row.peer):
+                    doors.setdefault(row.operation, {})[row.door_of(system.name)] = row
+            for by_door in doors.values():
+                self._warm_up(system, list(by_door.values()), operations)
+
+    def _warm_up(self, system: System, rows: Sequence[Row], operations: int) -> None:
+        """Through each door once at least, and then in turns."""
+        wanted = operations * (len(system.pids()) if rows[0].is_read else 1)
+        done = 0
+        for number, row in zip(range(WARM_UP_RUNS_MAX), itertools.cycle(rows), strict=False):
+            done += self.run(row, system, WARM_UP_S).outcome.total
+            if number + 1 >= len(rows) and done >= wanted:
+                break
+        print(f"{system.name:10} warm after {done:,} operations: {rows[0].text}", flush=True)
 
     def run(self, row: Row, system: System, seconds: float) -> Run:
         """ClusterError: the figure would be worthless, or there is none."""
@@ -165,10 +186,41 @@ def measure(
             f"{row.row_id:10} {system.name:10} {number + 1}: {outcome.rate:10,.0f}/s, "
             f"p50 {1000 * outcome.latency_s(50.0):.2f} ms, "
             f"p99 {1000 * outcome.latency_s(99.0):.2f} ms, "
+            f"servers {sum(run.cpu_us.values()):.0f} us, "
             f"generator {outcome.generator_cores:.0%} of a core, others {run.others_cores:.0%}",
             flush=True,
         )
     return done
+
+
+def at_half_rate(row: Row, closed: Mapping[str, float]) -> Row:
+    """The row, with the rate that is asked of both; `closed` are the rates of the row it is half
+    of, by system."""
+    return replace(row, rate=float(round(HALF * min(closed.values()))))
+
+
+def closed_rates(
+    bench: Bench, row: Row, systems: Sequence[System], known: Mapping[str, RowResult], runs: int
+) -> dict[str, float]:
+    """What each system does in a closed loop, as measured in this very session."""
+    if row.half_of in known:
+        measured = known[row.half_of].runs
+    else:
+        measured = measure(bench, row_of(row.half_of), systems, runs, CLOSED_S)
+    return {
+        system.name: statistics.median(
+            run.outcome.rate for run in measured if run.system == system.name
+        )
+        for system in systems
+    }
+
+
+def prepare_generators(rows: Sequence[Row]) -> None:
+    """ClusterError: one cannot be had."""
+    if any(door in BUILT_DOORS for row in rows for door in (row.door, row.peer_door)):
+        if why := GRPC_LOAD.why_not():
+            raise ClusterError(f"the load generator cannot be built: {why}")
+        GRPC_LOAD.prepare()
 
 
 def run_all(rows: Sequence[Row], arguments: argparse.Namespace) -> list[RowResult]:
@@ -176,7 +228,8 @@ def run_all(rows: Sequence[Row], arguments: argparse.Namespace) -> list[RowResul
     machine = this_machine()
     print(machine)
     names = [COORDSVC, *dict.fromkeys(row.peer for row in rows)]
-    results = []
+    results: dict[str, RowResult] = {}
+    prepare_generators(rows)
     with contextlib.ExitStack() as stack:
         below = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
         check_disk(below)
@@ -188,20 +241,21 @@ def run_all(rows: Sequence[Row], arguments: argparse.Namespace) -> list[RowResul
             system.start()
             check_libraries(list(system.pids().values()))
         bench = Bench(systems)
-        operations = {row.operation for row in rows}
-        warm_ups = [row for row in WARM_UPS if row.operation in operations]
-        bench.warm_up(warm_ups, arguments.warm_up)
+        bench.warm_up(warm_ups(rows), arguments.warm_up)
         for row in rows:
             both = [systems[COORDSVC], systems[row.peer]]
+            if row.half_of:
+                closed = closed_rates(bench, row, both, results, arguments.runs)
+                row = at_half_rate(row, closed)
             runs = measure(bench, row, both, arguments.runs, arguments.seconds)
             descriptions = {system.name: system.description for system in both}
             command = this_command("bench.side_by_side")
             result = RowResult(row.row_id, command, machine, descriptions, runs)
-            results.append(result)
+            results[row.row_id] = result
             if arguments.report is not None:
                 save(result)
                 write_page(arguments.report)
-    return results
+    return list(results.values())
 
 
 def main() -> None:

@@ -1,109 +1,143 @@
-"""The page that tells what `side_by_side` measured, made from its results."""
+"""The page that tells what was measured, made from its results: docs/performance.md.
+
+    .venv/bin/python -m bench.side_by_side_report docs/performance.md
+
+Beside it, with the same table for programs, a file that ends in .json. The plots are drawn by
+`plots`, which needs another library.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
+from bench.report_model import model_json, model_section
+from bench.report_scale import scale_section
+from bench.report_summary import SummaryRow, all_rows, as_json, marks, of_row, outcome_text, table
+from bench.report_sweeps import plots_section
+from bench.report_table import head, line, spread
 from bench.side_by_side_results import (
     GENERATOR_CORES_MAX,
     OTHERS_CORES_MAX,
     RowResult,
     Run,
     load,
-    ratio,
 )
-from bench.side_by_side_rows import DATA_BYTES, P50, ROWS, Row
+from bench.side_by_side_rows import DATA_BYTES, ROWS, Row
+from bench.side_by_side_systems import COORDSVC
 
 COLUMNS = (
     *("system", "operations/s", "p50 ms", "p99 ms"),
     *("leader us", "follower us", "all servers us", "fsyncs/s", "generator", "others"),
 )
 
-SUMMARY_COLUMNS = ("row", "workload", "measure", "ratio", "of the pairs", "floor", "goal", "result")
-
-INTRODUCTION = f"""\
+TITLE = """\
 # Performance
 
-<!-- Do not edit: written by bench/side_by_side.py (`--report`). -->
+<!-- Do not edit: written by bench/side_by_side_report.py. -->
 
-What is measured here is measured beside another system, under the same load, from the same
-generator, in the same minutes. Three servers of each and the generator share one machine, so the
-figures themselves say little about machines of their own, and they vary from run to run: what
-counts is the **ratio** of the two.
+coordsvc beside {peers}. Three servers of each run on one machine, together with the program that
+makes the load; both get the same load, in turns, in the same minutes; and both acknowledge a write
+after a majority has synced it to disk. What counts is the **ratio**: our figure divided by the
+peer's. The **floor** of a row is what must be reached, the **goal** what is aimed at.
+"""
 
-* Every server is a process with its data on disk, and a write is acknowledged after a majority has
-  synced it; there is no setting here that trades this for speed. Values have {DATA_BYTES} bytes.
+MACHINES = "Measured on: {machines}.\n"
+
+LEGEND = f"""\
+`make bench` measures all of it again, `make bench ROW=W2` one row. For programs:
+[performance.json](performance.json).
+
+*ratio* is of the medians: of operations/s more is better, of everything else less. *Of the pairs*:
+the least and the most of the ratios of runs that followed each other. Behind a workload stands the
+door that ours is measured through; the peer's is its own. **\\*** means that the program that makes
+the load used over {GENERATOR_CORES_MAX:.0%} of a core, so that perhaps not the servers were
+measured; **†** that something else on the machine used over {OTHERS_CORES_MAX:.0%} of a core: such
+a row is to be measured again.
+"""
+
+METHOD = f"""\
+## How it is measured
+
+All of it shares one machine, so the figures themselves say little about machines of their own, and
+they vary from run to run: only ratios of the same minutes compare.
+
+* Every server is a process with its data on disk. There is no setting here that trades durability
+  for speed, and the peers run with their own default of syncing. Values have {DATA_BYTES} bytes.
 * Each has done 200,000 operations or more a server before it is measured. Then they take turns, and
   each run lasts some seconds after a second that is not counted. Given is the median of the runs,
   and from the least to the most of them.
 * The generator sends as many requests as it has replies for, so that always as many are under
-  way (a closed loop: latency is what that many cost). It is one process, beside the servers on
-  the same cores. **A row is marked with a * when it used more than {GENERATOR_CORES_MAX:.0%} of a
-  core**, for then it is not known whether the servers were measured.
+  way (a closed loop: latency is what that many cost). It is one process, beside the servers on the
+  same cores.
 * Every reply is checked: its order, that it is no error, that the version it tells counts every
   acknowledged set once. Afterwards every znode is read at every server. A run in which anything is
   missing, or too much, ends the measurement; so do replicas with different digests, a change of
   leader, and fewer syncs than the acknowledged writes need.
 
-*ratio* is our median divided by the peer's: of operations/s more is better, of p50 less is. *Of the
-pairs*: the least and the most of the ratios of runs that followed each other. *us* is what servers
-use of a CPU for one operation, in microseconds: of followers, the mean. *fsyncs/s* are those of
-all servers together. *others* is what everything else on the machine used meanwhile, of a core; the
-other system, which idles, is part of it. **A row is marked with a † when that was more than
-{OTHERS_CORES_MAX:.0%}**: it says little then, and is to be measured again.
-
-`make bench` measures all rows, `make bench ROW=W2` one of them.
+In the tables of the rows *us* is what servers use of a CPU for one operation, in microseconds: of
+followers, the mean. *fsyncs/s* are those of all servers together. *others* is what everything else
+on the machine used meanwhile, of a core; the other systems, which idle, are part of it.
 """
+
+ROWS_TITLE = "## The rows side by side\n"
 
 NOT_MEASURED = "Not measured yet: `make bench ROW={row_id}`.\n"
 
 
 def write_page(page: Path) -> None:
+    """And the JSON beside it."""
+    rows = all_rows()
     results = {row.row_id: result for row in ROWS if (result := load(row.row_id)) is not None}
-    parts = [INTRODUCTION, "\n".join([*summary(ROWS, results), ""])]
-    parts += [_section(row, results.get(row.row_id)) for row in ROWS]
+    parts = [
+        TITLE.format(peers=_peers(results.values())),
+        outcome_text(rows),
+        "\n".join([*table(rows), ""]),
+        *_machines(rows),
+        LEGEND,
+        METHOD,
+        plots_section(),
+        ROWS_TITLE,
+        *(_section(row, results.get(row.row_id)) for row in ROWS),
+        scale_section(),
+        model_section(),
+    ]
     page.write_text("\n".join(parts))
+    content = {"rows": as_json(rows), "cost_model": model_json()}
+    encoded = msgspec.json.format(msgspec.json.encode(content), indent=1)
+    page.with_suffix(".json").write_bytes(encoded + b"\n")
+
+
+def _peers(results: Iterable[RowResult]) -> str:
+    """With their versions, as far as they were measured."""
+    found = {
+        name: description.partition(" with ")[0]
+        for result in results
+        for name, description in result.systems.items()
+        if name != COORDSVC
+    }
+    if not found:
+        return "its peers"
+    return " and ".join(f"**{description}**" for description in found.values())
+
+
+def _machines(rows: Sequence[SummaryRow]) -> list[str]:
+    """Without the day and what else it did then: that stands at the rows."""
+    found = dict.fromkeys(row.machine.partition(";")[0] for row in rows if row.machine)
+    return [MACHINES.format(machines="; ".join(found))] if found else []
 
 
 def summary(rows: Sequence[Row], results: Mapping[str, RowResult]) -> list[str]:
-    """A line for each row, whether it was measured or not."""
-    lines = _head(SUMMARY_COLUMNS)
-    for row in rows:
-        result = results.get(row.row_id)
-        cells = [row.row_id, f"{row.text} ({row.door})", f"{row.measure}, {row.peer}"]
-        cells += ["not measured", "-"] if result is None else _ratio_cells(row, result)
-        at = "at least" if row.measure != P50 else "at most"
-        cells += [f"{at} {row.floor:g}", f"{at} {row.goal:g}"]
-        cells.append("-" if result is None else verdict(row, result))
-        lines.append(_row(*cells))
-    return lines
-
-
-def _ratio_cells(row: Row, result: RowResult) -> list[str]:
-    found = ratio(row, result)
-    return [
-        f"**{found.median:.2f}**{_marks(result.runs)}",
-        f"{found.least:.2f} to {found.most:.2f}",
-    ]
-
-
-def _marks(runs: Sequence[Run]) -> str:
-    is_bound = any(run.is_generator_bound for run in runs)
-    is_disturbed = any(run.is_disturbed for run in runs)
-    return " *" * is_bound + " †" * is_disturbed
-
-
-def verdict(row: Row, result: RowResult) -> str:
-    found = ratio(row, result).median
-    if row.reaches(found, row.goal):
-        return "goal"
-    return "floor" if row.reaches(found, row.floor) else "**below the floor**"
+    """A line for each of these rows, whether it was measured or not."""
+    return table(of_row(row, results.get(row.row_id)) for row in rows)
 
 
 def _section(row: Row, result: RowResult | None) -> str:
-    title = f"## {row.row_id}: {row.text}\n"
+    title = f"### {row.row_id}: {row.text}\n"
     if result is None:
         return f"{title}\n{NOT_MEASURED.format(row_id=row.row_id)}"
     runs = len(result.runs) // len(result.systems)
@@ -115,19 +149,17 @@ def _section(row: Row, result: RowResult | None) -> str:
 
 def row_table(result: RowResult) -> list[str]:
     """A line for each system."""
-    lines = _head((f"{result.row_id}: {COLUMNS[0]}", *COLUMNS[1:]))
+    lines = head((f"{result.row_id}: {COLUMNS[0]}", *COLUMNS[1:]))
     for system in result.systems:
 
         def figure(measure: Callable[[Run], float], form: str, system: str = system) -> str:
-            values = result.figures(system, measure)
-            spread = f"{min(values):{form}} to {max(values):{form}}"
-            return f"{statistics.median(values):{form}} ({spread})"
+            return spread(result.figures(system, measure), form)
 
         def median(measure: Callable[[Run], float], form: str, system: str = system) -> str:
             return f"{statistics.median(result.figures(system, measure)):{form}}"
 
         lines.append(
-            _row(
+            line(
                 system,
                 figure(lambda run: run.outcome.rate, ",.0f") + _marks(result.of(system)),
                 figure(lambda run: 1000 * run.outcome.latency_s(50.0), ".2f"),
@@ -143,9 +175,10 @@ def row_table(result: RowResult) -> list[str]:
     return lines
 
 
-def _head(columns: Sequence[str]) -> list[str]:
-    return [_row(*columns), "|" + "---|" * len(columns)]
+def _marks(runs: Sequence[Run]) -> str:
+    is_bound = any(run.is_generator_bound for run in runs)
+    return marks(is_bound, any(run.is_disturbed for run in runs))
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]))

@@ -11,7 +11,7 @@ import msgspec
 
 from bench.failover_results import RESULTS
 from bench.load import Outcome
-from bench.side_by_side_rows import RATE, Row
+from bench.side_by_side_rows import P50, P99, RATE, Row
 from bench.side_by_side_systems import COORDSVC
 
 GENERATOR_CORES_MAX = 0.8
@@ -96,7 +96,8 @@ class Ratio:
 def figure_of(row: Row) -> Callable[[Run], float]:
     if row.measure == RATE:
         return lambda run: run.outcome.rate
-    return lambda run: run.outcome.latency_s(50.0)
+    percent = {P50: 50.0, P99: 99.0}[row.measure]
+    return lambda run: run.outcome.latency_s(percent)
 
 
 def ratio(row: Row, result: RowResult) -> Ratio:

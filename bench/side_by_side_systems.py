@@ -11,9 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from bench import zookeeper_server
+from bench import etcd_server, zookeeper_server
+from bench.etcd_server import EtcdCluster
 from bench.failover_ensembles import READY_SECONDS
-from bench.side_by_side_rows import ZOOKEEPER, ZOOKEEPER_DOOR
+from bench.side_by_side_rows import (
+    ETCD,
+    ETCD_DOOR,
+    STREAM_DOOR,
+    UNARY_DOOR,
+    ZOOKEEPER,
+    ZOOKEEPER_DOOR,
+)
 from bench.zookeeper_server import ZooKeeperEnsemble, ZooKeeperSettings
 from coordsvc import __version__
 from coordsvc.testing.cluster import ClusterError, LocalCluster, wait_for
@@ -90,8 +98,11 @@ class Coordsvc:
         return self._cluster.wait_leader(READY_SECONDS)
 
     def endpoints(self, door: str) -> dict[int, str]:
-        assert door == ZOOKEEPER_DOOR, door
-        return {each: self._cluster.replicas[each].zookeeper_endpoint for each in self._cluster.ids}
+        assert door in (ZOOKEEPER_DOOR, STREAM_DOOR, UNARY_DOOR), door
+        replicas = self._cluster.replicas
+        if door == ZOOKEEPER_DOOR:
+            return {each: replica.zookeeper_endpoint for each, replica in replicas.items()}
+        return {each: replica.endpoint for each, replica in replicas.items()}
 
     def pids(self) -> dict[int, int]:
         return {each: self._cluster.pid(each) for each in self._cluster.ids}
@@ -162,9 +173,65 @@ class ZooKeeper:
         self._ensemble.wait_ready()
 
 
+class Etcd:
+    name = ETCD
+
+    def __init__(self, directory: Path) -> None:
+        if why := etcd_server.why_not():
+            raise ClusterError(f"etcd cannot be measured: {why}")
+        etcd_server.prepare()
+        self.description = f"etcd {etcd_server.version()} with default settings"
+        self._cluster = EtcdCluster(directory)
+        self.log_tails = self._cluster.log_tails
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._cluster.__exit__(exception_type, exception, traceback)
+
+    def start(self) -> None:
+        self._cluster.start()
+        self._cluster.wait_ready()
+
+    def leader(self) -> int:
+        return self._cluster.leader()
+
+    def endpoints(self, door: str) -> dict[int, str]:
+        assert door == ETCD_DOOR, door
+        return {each: self._cluster.endpoint(each) for each in self._cluster.servers}
+
+    def pids(self) -> dict[int, int]:
+        return {each: self._cluster.pid(each) for each in self._cluster.servers}
+
+    def fsyncs(self) -> dict[int, int]:
+        name = etcd_server.FSYNCS
+        return {each: int(self._cluster.metric(each, name)) for each in self._cluster.servers}
+
+    def check_agreement(self) -> None:
+        """Hashes of all that was ever written, at one revision."""
+        hashes: dict[int, tuple[int, int]] = {}
+
+        def is_settled() -> bool:
+            hashes.update(
+                {each: self._cluster.hash_at_rest(each) for each in self._cluster.servers}
+            )
+            return len({revision for revision, _ in hashes.values()}) == 1
+
+        wait_for(is_settled, "all etcd servers to have applied the same", SETTLE_SECONDS)
+        if len(set(hashes.values())) > 1:
+            raise ClusterError(f"the etcd servers' (revision, hash) differ: {hashes}")
+
+
 SYSTEMS: Final[Mapping[str, Callable[[Path], System]]] = {
     COORDSVC: Coordsvc,
     ZOOKEEPER: ZooKeeper,
+    ETCD: Etcd,
 }
 
 

@@ -10,9 +10,13 @@ Ref: ZooKeeper zookeeper.jute, ZooDefs.OpCode.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
+from itertools import accumulate
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self
+
+from bench.generator import LoadError
 
 CREATE: Final = 1
 GET_DATA: Final = 4
@@ -29,6 +33,9 @@ _REQUEST: Final = Struct(">iii")
 _CONNECT: Final = Struct(">iiqiqi16s?")
 _PASSWORD_BYTES: Final = 16
 RING_MIN: Final = 64
+MIX: Final = 100
+"""Among so many requests the share of gets is exact."""
+
 _CONNECT_BYTES: Final = _CONNECT.size - _INT.size
 _OPEN_TO_ALL: Final = Struct(">ii").pack(1, 31)
 """The one access list of what is made here: all permissions, for world:anyone."""
@@ -40,7 +47,7 @@ REPLY: Final = Struct(">iiqi")
 """Length, xid, zxid, error."""
 
 
-class WireError(Exception):
+class WireError(LoadError):
     """What came back is not what was asked for."""
 
 
@@ -111,16 +118,24 @@ def session_opened(packet: bytes) -> int:
 
 class Requests:
     """The requests of one connection, over and over again: number n of them (from 0) has xid
-    n % size + 1, and a set writes a value of its own."""
+    n % size + 1, and a set writes a value of its own. `reads` is the share of gets: 0 or 1, or in
+    whole percent. `first_data` is there before any of them."""
 
-    def __init__(self, path: str, *, is_set: bool, in_flight: int, data_bytes: int) -> None:
-        self.size = max(RING_MIN, 2 * in_flight)
-        self.is_set = is_set
+    def __init__(self, path: str, *, reads: float, in_flight: int, data_bytes: int) -> None:
+        size = max(RING_MIN, 2 * in_flight)
+        self.is_mixed = 0 < reads < 1
+        self.size = -(-size // MIX) * MIX if self.is_mixed else size
         self.data_bytes = data_bytes
+        self.first_data = f"{path} first".encode().rjust(data_bytes, b".")
         self._path = path
+        percent = round(100 * reads)
+        self.is_set = [
+            (number + 1) * percent // 100 == number * percent // 100 for number in range(self.size)
+        ]
+        self._sets_before = [0, *accumulate(map(int, self.is_set))]
         packets = [self._packet(number) for number in range(self.size)]
-        self._bytes = len(packets[0])
         # Twice, so that a slice never has to begin again at the start.
+        self._begins = [0, *accumulate(map(len, packets * 2))]
         self._block = memoryview(b"".join(packets) * 2)
 
     def data(self, number: int) -> bytes:
@@ -128,32 +143,51 @@ class Requests:
         text = f"{self._path} {number % self.size:06}"
         return text.encode().rjust(self.data_bytes, b".")
 
+    def sets(self, count: int) -> int:
+        """How many of the first `count` requests are sets."""
+        rounds, rest = divmod(count, self.size)
+        return rounds * self._sets_before[-1] + self._sets_before[rest]
+
+    def data_after(self, count: int) -> bytes:
+        """What the znode holds after the first `count` requests."""
+        if not self.sets(count):
+            return self.first_data
+        last = count - 1
+        while not self.is_set[last % self.size]:
+            last -= 1
+        return self.data(last)
+
     def _packet(self, number: int) -> bytes:
-        if self.is_set:
+        if self.is_set[number]:
             return request(number + 1, SET_DATA, set_body(self._path, self.data(number)))
         return request(number + 1, GET_DATA, get_body(self._path))
 
     def slice(self, first: int, count: int) -> memoryview:
         assert count <= self.size, count
-        start = first % self.size * self._bytes
-        return self._block[start : start + count * self._bytes]
+        start = first % self.size
+        return self._block[self._begins[start] : self._begins[start + count]]
 
 
 class Replies:
-    """What must come back, in this order. `data` is what a get finds."""
+    """What must come back, in this order, of requests that are all sets or all gets."""
 
-    def __init__(self, requests: Requests, data: bytes) -> None:
-        is_set = requests.is_set
+    def __init__(self, requests: Requests) -> None:
+        is_set = requests.is_set[0]
         self._struct = set_replies() if is_set else get_replies(requests.data_bytes)
-        self.bytes_each = self._struct.size
-        self._length = self.bytes_each - 4
+        self._length = self._struct.size - 4
         self._ring = requests.size
         self._is_set = is_set
-        self._data = data
+        self._data = requests.first_data
         self._xid = 0
         self._zxid = 0
         self._version = 0
         self.verified = 0
+
+    def whole(self, size: int) -> tuple[int, int]:
+        """(how many replies, how many bytes) are whole in the next `size` bytes, which are those of
+        a round at most: no more requests are under way."""
+        count = size // self._struct.size
+        return count, count * self._struct.size
 
     def take(self, replies: memoryview) -> None:
         """Whole ones. WireError: they are not what must come."""
@@ -163,23 +197,88 @@ class Replies:
             xid = xid % ring + 1
             version += step
             if got[0] != length or got[1] != xid or got[2] < zxid or got[3] or got[4] != version:
-                raise WireError(
-                    f"(length, xid, zxid, error, version) {got}, not "
-                    f"{(length, xid, f'>= {zxid}', 0, version)}"
-                )
+                raise _unexpected(got, length, xid, zxid, version)
             zxid = got[2]
         self._xid, self._zxid, self._version = xid, zxid, version
         if not self._is_set:
-            found = replies[GET_DATA_AT : GET_DATA_AT + len(self._data)]
-            if found != self._data:
-                raise WireError(f"{bytes(found)!r} was read, not {self._data!r}")
+            _check_data(replies, 0, self._data)
             self.verified += 1
 
     def check_begun(self, rest: bytes) -> None:
         """A reply of which not all is there: an error is shorter, and nothing would follow it."""
-        if len(rest) >= 4 and int.from_bytes(rest[:4], "big") != self._length:
-            header = REPLY.unpack_from(rest.ljust(REPLY.size, b"\0"))
-            raise WireError(f"(length, xid, zxid, error) {header}")
+        _check_begun(rest, self._length)
+
+
+class MixedReplies:
+    """As Replies, of sets and gets, whose replies differ in length. A get finds the version that
+    the sets before it made; of those in one read the last one's data is compared, too."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        self._structs = {True: set_replies(), False: get_replies(requests.data_bytes)}
+        sizes = [self._structs[is_set].size for is_set in requests.is_set]
+        self._ends = list(accumulate(sizes * 2, initial=0))
+        # A row for each place in the ring, for there is no time to look up more.
+        self._expected = [
+            (number + 1, is_set, self._structs[is_set].unpack_from, size)
+            for number, (is_set, size) in enumerate(zip(requests.is_set, sizes, strict=True))
+        ]
+        self._taken = 0
+        self._zxid = 0
+        self._version = 0
+        self.verified = 0
+
+    def whole(self, size: int) -> tuple[int, int]:
+        place = self._taken % self._requests.size
+        begin = self._ends[place]
+        last = bisect_right(self._ends, begin + size) - 1
+        return last - place, self._ends[last] - begin
+
+    def take(self, replies: memoryview) -> None:
+        zxid, version, expected, ring = self._zxid, self._version, self._expected, self._requests
+        at, taken, end = 0, self._taken, len(replies)
+        last_get = last_get_at = -1
+        while at < end:
+            xid, is_set, unpack_from, size = expected[taken % ring.size]
+            got = unpack_from(replies, at)
+            if is_set:
+                version += 1
+            else:
+                last_get, last_get_at = taken, at
+            length = size - 4
+            if got[0] != length or got[1] != xid or got[2] < zxid or got[3] or got[4] != version:
+                raise _unexpected(got, length, xid, zxid, version)
+            zxid = got[2]
+            at += size
+            taken += 1
+        self._taken, self._zxid, self._version = taken, zxid, version
+        if last_get >= 0:
+            _check_data(replies, last_get_at, self._requests.data_after(last_get))
+            self.verified += 1
+
+    def check_begun(self, rest: bytes) -> None:
+        _check_begun(rest, self._expected[self._taken % self._requests.size][3] - 4)
+
+
+def replies_to(requests: Requests) -> Replies | MixedReplies:
+    return MixedReplies(requests) if requests.is_mixed else Replies(requests)
+
+
+def _unexpected(got: tuple[int, ...], length: int, xid: int, zxid: int, version: int) -> WireError:
+    wanted = (length, xid, f">= {zxid}", 0, version)
+    return WireError(f"(length, xid, zxid, error, version) {got}, not {wanted}")
+
+
+def _check_data(replies: memoryview, at: int, data: bytes) -> None:
+    found = replies[at + GET_DATA_AT : at + GET_DATA_AT + len(data)]
+    if found != data:
+        raise WireError(f"{bytes(found)!r} was read, not {data!r}")
+
+
+def _check_begun(rest: bytes, length: int) -> None:
+    if len(rest) >= 4 and int.from_bytes(rest[:4], "big") != length:
+        header = REPLY.unpack_from(rest.ljust(REPLY.size, b"\0"))
+        raise WireError(f"(length, xid, zxid, error) {header}")
 
 
 class WireClient:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renews both lock files from pyproject.toml: exact versions with hashes, for every platform and
+# Renews the lock files from pyproject.toml: exact versions with hashes, for every platform and
 # every Python the project supports. Needs the network. What is locked stays as it is unless the
 # arguments, which go to the resolver, say otherwise: `--upgrade`, `--upgrade-package grpcio`.
 set -eu
@@ -19,4 +19,6 @@ lock() { # lock FILE, then what to resolve
 }
 
 lock requirements-dev.lock "$@" --group dev pyproject.toml
+# It goes into the same environment as dev.
+lock requirements-bench.lock "$@" --constraint requirements-dev.lock --group bench
 lock requirements-proto.lock "$@" --group proto

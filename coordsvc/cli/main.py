@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from coordsvc import __version__
+from coordsvc.cli.bench import bench
 from coordsvc.cli.config import config
 from coordsvc.cli.create import create
 from coordsvc.cli.delete import delete
@@ -24,7 +25,7 @@ from coordsvc.cli.status import status
 from coordsvc.cli.watch import watch
 
 SECTIONS = {
-    "Use a cluster": (create, get, set_command, delete, ls, stat, watch),
+    "Use a cluster": (create, get, set_command, delete, ls, stat, watch, bench),
     "Run a cluster": (dev, serve, status, inspect, rejoin, config),
 }
 

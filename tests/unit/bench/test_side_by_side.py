@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.load import PERCENTS, SET, Load, Outcome
+from bench.report_summary import of_row
 from bench.side_by_side import GeneratorError, generate
-from bench.side_by_side_report import row_table, summary, verdict, write_page
+from bench.side_by_side_report import row_table, summary, write_page
 from bench.side_by_side_results import Ratio, RowResult, Run, ratio
 from bench.side_by_side_rows import FOLLOWER, LEADER, P50, ROWS, ZOOKEEPER, Row, chosen
 from bench.side_by_side_systems import (
@@ -82,19 +83,19 @@ def test_a_ratio_is_of_medians_and_its_spread_of_pairs() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [(399.0, "floor"), (400.0, "goal"), (200.0, "floor"), (199.0, "**below the floor**")],
+    [(399.0, "floor"), (400.0, "goal"), (200.0, "floor"), (199.0, "below the floor")],
 )
 def test_of_a_rate_more_is_better(rate: float, expected: str) -> None:
-    assert verdict(BY_RATE, by_rate([rate], [100.0])) == expected
+    assert of_row(BY_RATE, by_rate([rate], [100.0])).verdict == expected
 
 
 @pytest.mark.parametrize(
     ("p50_s", "expected"),
-    [(0.0009, "goal"), (0.00091, "floor"), (0.0012, "floor"), (0.00121, "**below the floor**")],
+    [(0.0009, "goal"), (0.00091, "floor"), (0.0012, "floor"), (0.00121, "below the floor")],
 )
 def test_of_a_latency_less_is_better(p50_s: float, expected: str) -> None:
     runs = [run(COORDSVC, 100.0, p50_s)], [run(ZOOKEEPER, 100.0, 0.001)]
-    assert verdict(BY_LATENCY, result(BY_LATENCY, *runs)) == expected
+    assert of_row(BY_LATENCY, result(BY_LATENCY, *runs)).verdict == expected
 
 
 def test_what_a_run_cost() -> None:
@@ -142,7 +143,7 @@ def test_the_page_says_which_rows_are_still_to_be_measured(
     page = tmp_path / "page.md"
     write_page(page)
     for row in ROWS:
-        assert f"## {row.row_id}:" in page.read_text()
+        assert f"### {row.row_id}:" in page.read_text()
         assert f"Not measured yet: `make bench ROW={row.row_id}`." in page.read_text()
 
 
