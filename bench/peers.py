@@ -1,6 +1,6 @@
 """Fetches and builds everything that `side_by_side` needs, where that is not done yet.
 
-    .venv/bin/python -m bench.peers
+.venv/bin/python -m bench.peers
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ class LargeTree:
         """Once, however many runs: a process grows only once."""
         found = []
         for name, system in self._systems.items():
-            run(scale_memory.wait_checkpoints(system, self._of(name)))
+            with self._told(name):
+                run(scale_memory.wait_checkpoints(system, self._of(name)))
             full = scale_memory.look(system)
             found.append(scale_memory.run_of(system, self._empty[name], full, self._options.znodes))
         return found

@@ -26,10 +26,10 @@ ROOT: Final = "/load"
 PATH_BYTES: Final = 28
 DATA_BYTES: Final = 100
 CHILDREN: Final = 1_000
-CREATES_AT_ONCE: Final = 500
+CREATES_AT_ONCE: Final = 200
 """In one transaction: small enough for ZooKeeper's packets, and not to hold others up."""
 
-LOADING_IN_FLIGHT: Final = 4
+LOADING_IN_FLIGHT: Final = 2
 CHECKED_EVERY: Final = 997
 """Of the znodes one in so many is read at each server."""
 
@@ -97,7 +97,7 @@ class Tree:
         for first in range(at * CREATES_AT_ONCE, len(numbers), pipes * CREATES_AT_ONCE):
             some = numbers[first : first + CREATES_AT_ONCE]
             yield multi_body([create_of(path_of(each), data_of(each)) for each in some])
-            if first and not first % (100 * CREATES_AT_ONCE):
+            if first and not first % 100_000:
                 self._say(f"{first:,} of {len(numbers):,} znodes are under way")
 
     async def _check(self, pipe: Pipe) -> None:
