@@ -29,7 +29,7 @@ CHILDREN: Final = 1_000
 CREATES_AT_ONCE: Final = 200
 """In one transaction: small enough for ZooKeeper's packets, and not to hold others up."""
 
-LOADING_IN_FLIGHT: Final = 2
+LOADING_IN_FLIGHT: Final = 1
 CHECKED_EVERY: Final = 997
 """Of the znodes one in so many is read at each server."""
 

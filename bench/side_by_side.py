@@ -4,8 +4,8 @@
 
 Three servers of each system, each a process, and the generator share this machine. All systems that
 the rows need run all the time, the idle ones too, and take turns: A, B, A, B. Before that each has
-done `--warm-up` operations a server, through each door. What is measured is the table in
-`side_by_side_rows`; what generators are asked is told in `load`.
+done `--warm-up` of each operation a server, in turns through all the doors that are measured. What
+is measured is the table in `side_by_side_rows`; what generators are asked is told in `load`.
 
 Fails, and keeps nothing of the row, if what was acknowledged is not there afterwards at every
 server, if replicas differ, if there were fewer syncs than the acknowledged writes need, or if the

@@ -141,11 +141,16 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, and all is answered. CoordError: the session is over."""
-        while not stop.is_set():
-            self._fill()
-            await self._take()
-        while self._waiting:
-            await self._take()
+        try:
+            while not stop.is_set():
+                self._fill()
+                await self._take()
+            while self._waiting:
+                await self._take()
+        finally:
+            # When it ends before its time, nobody looks at these any more.
+            for answer, _, _ in self._waiting:
+                answer.cancel()
 
     def _fill(self) -> None:
         nowait, now = self.client.nowait, time.perf_counter()

@@ -131,18 +131,19 @@ class Conversation:
     def handle(self, response: coordination_pb2.SessionResponse, now: float) -> None:
         """The items of a frame, in their order. SessionExpiredError: the session is over."""
         self.lifetime.received(now)
-        settle, saw = self.requests.settle, self._saw
+        settle = self.requests.settle
         for item in response.items:
-            kind = item.WhichOneof("item")
-            if kind == "reply":
-                reply = item.reply
+            reply = item.reply
+            if reply.request_id:  # It is the item: the most are, and this is the quickest to tell.
                 if reply.HasField("error"):
                     self._handle_refusal(reply, now)
                 else:
                     settle(reply, None)
                 # After it, so that a watch set by this reply is asked for from here on.
-                saw(reply.zxid)
-            elif kind == "event":
+                self._saw(reply.zxid)
+                continue
+            kind = item.WhichOneof("item")
+            if kind == "event":
                 self.watches.event(item.event)
             elif kind == "pong":
                 self._saw(item.pong.zxid)

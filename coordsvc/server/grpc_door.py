@@ -81,8 +81,8 @@ Context = aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Message]]
 StreamHandler = Callable[[Any, Context], Awaitable[None]]
 """Is given the request, or for a stream of them an async iterator, and writes its answers with
-`await context.write(message)`. It ends the stream by returning, or with a status by raising a
-CoordError. It must let CancelledError out: gRPC frees the call only then."""
+`await context.write(message)`, as messages or encoded. It ends the stream by returning, or with a
+status by raising a CoordError. It must let CancelledError out: gRPC frees the call only then."""
 
 
 class _Unreadable:
@@ -155,7 +155,6 @@ class FrontDoor:
         self, method: MethodDescriptor, handler: Callable[[Any, Context], Awaitable[Any]]
     ) -> grpc.RpcMethodHandler[Any, Any]:
         request_class = message_factory.GetMessageClass(method.input_type)
-        response_class = message_factory.GetMessageClass(method.output_type)
         name = method.name
 
         async def answer(request: Any, context: Context) -> Any:
@@ -173,7 +172,7 @@ class FrontDoor:
         made: grpc.RpcMethodHandler[Any, Any] = make(
             behaviour,
             request_deserializer=self._deserializer(request_class),
-            response_serializer=response_class.SerializeToString,
+            response_serializer=_serialize,
         )
         return made
 
@@ -254,6 +253,11 @@ class FrontDoor:
         if logger.isEnabledFor(logging.DEBUG):
             ms = round(seconds * 1000, 3)
             logger.debug("rpc.done", extra={"method": method, "code": outcome, "ms": ms})
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    """A stream may encode what it writes itself."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 async def _unimplemented(request: Any, context: Context) -> Message:

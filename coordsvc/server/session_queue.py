@@ -34,7 +34,7 @@ from coordsvc.server.request_kinds import (
     WriteKind,
     is_linearizable,
 )
-from coordsvc.server.session_frames import Frame
+from coordsvc.server.session_frames import Frame, SetReply
 from coordsvc.server.session_reports import SessionReports
 from coordsvc.server.session_slots import (
     GateSlot,
@@ -49,11 +49,9 @@ from coordsvc.server.write_outcome import PASSING_ERRORS, WriteOutcome
 from coordsvc.v1 import common_pb2, coordination_pb2
 
 CHECK_TIME_EACH = 128
-"""Replies between two looks at the clock. So many take half a millisecond; but a process that is
-one of several on a core may find its slice gone after any of them, and each frame is dear."""
-
-TURN_WEIGHT = 8
-"""A reply of a turn counts as so many: it is made only then, and may be long."""
+CHECK_TIME_BYTES = 32 * 1024
+"""Replies between two looks at the clock, and what they take: less than half a millisecond. A
+process that shares its core may find its slice gone at any look, and each frame more is dear."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class StreamParts:
     writes: dict[str, WriteKind]
     header: Callable[[int], common_pb2.ResponseHeader]
     measurements: Measurements = field(default_factory=Measurements)
+    set_reply: SetReply = field(default_factory=SetReply)
 
     def now(self) -> float:
         return self.replica.clock.monotonic()
@@ -402,7 +401,7 @@ class SessionQueue:
         because it is full, it is `until`, or the last reply was put in."""
         slots, watcher, note = self._slots, self._watcher, self._note_answered
         now = self._parts.now()
-        count = 0
+        count, looked_at_size = 0, frame.size
         has_items = watcher.has_items
         while slots:
             slot = slots[0]
@@ -422,11 +421,11 @@ class SessionQueue:
             if self._closes and isinstance(slot, WriteSlot) and slot.has_closed:
                 self.has_closed = True
                 return False
-            count += 1 if type(slot) is WriteSlot else TURN_WEIGHT
-            if count >= CHECK_TIME_EACH:
-                count = 0
+            count += 1
+            if count == CHECK_TIME_EACH or frame.size - looked_at_size >= CHECK_TIME_BYTES:
                 if self._parts.now() >= until:
                     return False
+                count, looked_at_size = 0, frame.size
         return not watcher.has_items or self.fill_events(frame, None)
 
     def _note_answered(self, slot: Slot, now: float) -> None:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from coordsvc.core.commands import Refusal, Write
+from coordsvc.core.commands import DataSet, Refusal, Write
 from coordsvc.errors import CoordError, ErrorCode
 from coordsvc.server.pipeline import refusal_error
 from coordsvc.server.request_kinds import WriteKind
@@ -57,6 +57,8 @@ class WriteSlot(WriteOutcome):
             assert self.error is not None
             return frame.add_error(self.request_id, self.error)
         result = reply.result
+        if type(result) is DataSet:
+            return frame.add_set_reply(self.request_id, reply.zxid, result.stat)
         if type(result) is Refusal:
             return frame.add_error(self.request_id, refusal_error(result, reply.zxid))
         kind = self.kind

@@ -348,7 +348,7 @@ class SessionStream:
             return False
         return self._ending is not None or (self._has_read_all and not self._pings)
 
-    def _next_frame(self) -> coordination_pb2.SessionResponse | None:
+    def _next_frame(self) -> bytes | None:
         """Everything that is ready, as far as one frame and one slice of time go."""
         queue = self._queue
         if queue.has_closed:
@@ -358,7 +358,7 @@ class SessionStream:
         has_more = self._welcome is not None or self._pongs or self._go_away is not None
         if not has_more and not queue.may_fill:
             return None
-        frame = Frame(self._parts.limits.frame_size_bytes_max)
+        frame = Frame(self._parts.limits.frame_size_bytes_max, self._parts.set_reply)
         if self._welcome is not None:
             frame.add_welcome(self._welcome)
             self._welcome = None
@@ -367,7 +367,7 @@ class SessionStream:
             self._fill_last(frame)
         if len(queue) < before:
             self._has_space.set()
-        return frame.message if frame.size else None
+        return frame.encode() if frame.size else None
 
     def _fill_last(self, frame: Frame) -> None:
         """What comes after every event that there is."""

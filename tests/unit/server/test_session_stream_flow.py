@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator
+from math import ceil
 
 import pytest
 from grpc import aio
 
+from coordsvc.server import session_queue, session_stream
 from coordsvc.server.session_queue import SessionQueue
 from coordsvc.v1 import coordination_pb2
 from tests.unit.server.harness import Harness, eventually, local_server
@@ -257,7 +259,7 @@ async def test_a_long_frame_is_queued_in_slices(
     await stream.replies(ids)
     counter.cancel()
     assert turns.total() == 900
-    assert max(turns.values()) <= 32
+    assert max(turns.values()) <= session_stream.CHECK_TIME_EACH < 900
 
 
 async def test_many_replies_leave_in_slices(
@@ -271,7 +273,21 @@ async def test_many_replies_leave_in_slices(
     harness.replica.apply()
     await stream.replies(ids)
     assert stream.answered == ids
-    assert len(stream.frames) - before == 20
+    assert len(stream.frames) - before == ceil(320 / session_queue.CHECK_TIME_EACH) > 1
+
+
+async def test_large_replies_leave_in_slices_too(
+    harness: Harness, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few may take as long as many: their size tells."""
+    monkeypatch.setattr("coordsvc.server.session_stream.SLICE_S", 0.0)
+    data = bytes(session_queue.CHECK_TIME_BYTES // 4)
+    await stream.ask("create", path="/a", data=data)
+    before = len(stream.frames)
+    ids = await stream.send(*(stream.operation("get_data", path="/a") for _ in range(16)))
+    await stream.replies(ids)
+    assert stream.answered[-16:] == ids
+    assert len(stream.frames) - before == 4
 
 
 async def test_an_oversize_frame_ends_the_stream_typed(harness: Harness, stream: Stream) -> None:
