@@ -88,8 +88,8 @@ class Replica:
         self.machine = machine
         self.hooks = hooks or Hooks()
         self.clock: Clock = clock or SystemClock()
-        # It times elections, and is asked for every message: nothing to ask the kernel for.
-        self._rng = rng or random.Random()
+        # It times elections, and is asked for every message: the kernel is asked for its seed alone.
+        self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))
         self._random_bytes = random_bytes or random.SystemRandom().randbytes
         self._make_network = make_network or PeerNetwork
         self._loop = loop
