@@ -88,7 +88,7 @@ class Replica:
         self.machine = machine
         self.hooks = hooks or Hooks()
         self.clock: Clock = clock or SystemClock()
-        # It times elections, and is asked for every message: the kernel is asked for its seed alone.
+        # It is asked for every message, so the kernel is asked for no more than its seed.
         self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))
         self._random_bytes = random_bytes or random.SystemRandom().randbytes
         self._make_network = make_network or PeerNetwork
