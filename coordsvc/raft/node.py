@@ -459,6 +459,14 @@ class RaftNode(RaftAdapter):
             self._told_leader = (0, 0, 0)
         self._send(leader, AppendReply(success, next_index, self.memoryless))
 
+    def become_voter(self) -> None:
+        """Its memory is no longer in doubt. The leader is told at once: with nothing to write it
+        would know at the next heartbeat only, and hand over to nobody until then."""
+        self.memoryless = False
+        leader, term, held = self._told_leader
+        if leader and (leader, term) == (self.leader_id, self.term):
+            self._send(leader, AppendReply(True, held + 1, False))
+
     def _has_told(self, leader: int, index: int) -> bool:
         """Whether the leader was told, on the present connection, that everything up to there is
         held."""

@@ -495,7 +495,7 @@ class Replica:
         self._outbox.synced_to(lsn)
         if self._voter_lsn is not None and lsn >= self._voter_lsn:
             self._voter_lsn = None
-            self.node.memoryless = False
+            self.node.become_voter()
             logger.info("replica.voter", extra={"term": self.term})
         if self._stopped or self._failed:
             return

@@ -85,6 +85,25 @@ def test_that_what_it_acknowledged_is_committed_needs_no_answer() -> None:
     assert follower.commit == 5
 
 
+def test_that_its_memory_is_no_longer_in_doubt_is_told_at_once() -> None:
+    """Else a leader with nothing to write would not know whom to hand over to."""
+    follower = Follower(1, 1)
+    node = follower.host.node
+    node.memoryless = True
+    assert follower.hear(3, 1, 4, 4) == AppendReply(True, 6, True)
+    node.become_voter()
+    told = [frame.message for frame in follower.cluster.take(AppendReply, source=ME)]
+    assert told == [AppendReply(True, 6, False)] and not node.memoryless
+
+
+def test_nothing_is_told_that_was_not_told_before() -> None:
+    """What it holds may not be what this leader holds."""
+    follower = Follower(1, 1, 4, 4)
+    assert not follower.hear(9, 4).success
+    follower.host.node.become_voter()
+    assert follower.cluster.take(AppendReply, source=ME) == []
+
+
 def test_a_heartbeat_is_answered() -> None:
     """It moves nothing, and may be the leader's question where the logs match."""
     follower = Follower(1, 1)
