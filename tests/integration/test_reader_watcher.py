@@ -15,7 +15,7 @@ from coordsvc.v1 import coordination_pb2 as pb
 from coordsvc.v1 import watch_pb2
 from tests.integration.raw_stream import RawStream
 
-WRITES = 20_000
+WRITES_MIN = 20_000
 WRITES_PER_FRAME = 50
 FRAMES_AHEAD = 8
 READS_IN_FLIGHT = 16
@@ -23,31 +23,31 @@ READS_MIN = 500
 SECONDS_MAX = 90
 
 
-async def write_all(endpoint: str) -> int:
-    """Set /k so often, some frames ahead; the last zxid."""
+async def write_until(endpoint: str, is_enough: Callable[[int], bool]) -> tuple[int, int]:
+    """Set /k, some frames ahead, until so many are enough; how many, and the last zxid."""
     async with RawStream(endpoint) as stream:
         window = asyncio.Semaphore(FRAMES_AHEAD)
-        last_zxid = 0
+        sent = answered = last_zxid = 0
 
         async def take_replies() -> None:
-            nonlocal last_zxid
-            for answered in range(1, WRITES + 1):
-                (reply,) = await stream.replies(1)
-                assert reply.HasField("set_data"), reply
-                last_zxid = reply.zxid
+            nonlocal answered, last_zxid
+            async for item in stream.items():
+                assert item.reply.HasField("set_data"), item
+                answered, last_zxid = answered + 1, item.reply.zxid
                 if answered % WRITES_PER_FRAME == 0:
                     window.release()
 
-        replies = asyncio.create_task(take_replies())
-        for number in range(0, WRITES, WRITES_PER_FRAME):
-            await window.acquire()
-            frame = [
-                pb.SetDataRequest(path="/k", data=b"%d" % (number + further))
-                for further in range(WRITES_PER_FRAME)
-            ]
-            await stream.send(*frame)
-        await replies
-        return last_zxid
+        async with asyncio.TaskGroup() as group:
+            replies = group.create_task(take_replies())
+            while not is_enough(sent):
+                await window.acquire()
+                values = range(sent, sent + WRITES_PER_FRAME)
+                await stream.send(*(pb.SetDataRequest(path="/k", data=b"%d" % n) for n in values))
+                sent += WRITES_PER_FRAME
+            for _ in range(FRAMES_AHEAD):
+                await window.acquire()
+            replies.cancel()
+        return sent, last_zxid
 
 
 class ReaderWatcher:
@@ -57,7 +57,7 @@ class ReaderWatcher:
         self.events: list[int] = []
         self.reads = 0
         self.reads_between = 0
-        """Reads answered while the writes were under way."""
+        """Reads answered since the first event."""
 
     async def run(self, endpoint: str, ready: asyncio.Event, end: asyncio.Future[int]) -> None:
         hello = pb.SessionHello(
@@ -91,7 +91,7 @@ class ReaderWatcher:
         assert shown <= last_event, f"a reply shows {shown} after the event of {last_event}"
         assert shown == last_event or not self.events, "a reply is older than the event before it"
         self.reads += 1
-        self.reads_between += 0 < len(self.events) < WRITES
+        self.reads_between += bool(self.events)
 
 
 @pytest.mark.timeout(SECONDS_MAX + 60)
@@ -106,6 +106,10 @@ async def test_no_reply_is_newer_than_the_last_event(
         await stream.send(pb.CreateRequest(path="/k", data=b""))
         (created,) = await stream.replies(1)
     watcher, ready = ReaderWatcher(), asyncio.Event()
+
+    def is_enough(writes: int) -> bool:
+        return writes >= WRITES_MIN and watcher.reads_between >= READS_MIN
+
     end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with asyncio.timeout(SECONDS_MAX), asyncio.TaskGroup() as group:
         # Its replica has applied the create before it sets the watch.
@@ -114,7 +118,8 @@ async def test_no_reply_is_newer_than_the_last_event(
         ):
             group.create_task(watcher.run(cluster.replicas[second].endpoint, ready, end))
             await ready.wait()
-        end.set_result(await write_all(cluster.replicas[first].endpoint))
-    assert len(watcher.events) == WRITES
+        writes, zxid = await write_until(cluster.replicas[first].endpoint, is_enough)
+        end.set_result(zxid)
+    assert len(watcher.events) == writes >= WRITES_MIN
     assert watcher.reads_between >= READS_MIN
-    print(f"{WRITES} writes, {watcher.reads} reads, {watcher.reads_between} of them in between")
+    print(f"{writes} writes, {watcher.reads} reads, {watcher.reads_between} of them in between")
