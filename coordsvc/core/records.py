@@ -174,7 +174,11 @@ class ChangedRecords:
         """Add what changed `later`; its values win."""
         self.znodes.update(later.znodes)
         self.sessions.update(later.sessions)
-        self.results.update(later.results)
+        results = self.results
+        for key, result in later.results.items():
+            # As `State.drop_results`: it came and went.
+            if result is not None or results.pop(key, None) is None:
+                results[key] = result
         self.origins.update(later.origins)
 
     def items(self) -> Iterator[tuple[int, bytes, Record | None]]:

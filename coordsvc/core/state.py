@@ -186,10 +186,13 @@ class State:
 
     def drop_results(self, session: Session, below: int) -> None:
         """Forget the session's results of the requests before number `below`."""
+        results, changed, session_id = self.results, self.changed.results, session.session_id
         for number in range(session.done_below, below):
-            key = (session.session_id, number)
-            if self.results.pop(key, None) is not None:
-                self.changed.results[key] = None
+            key = (session_id, number)
+            # One that came and went since the last look at the changes is none of them: no number
+            # is used twice, so before it came there was nothing under it.
+            if results.pop(key, None) is not None and changed.pop(key, None) is None:
+                changed[key] = None
 
     def put_origin(self, origin: Origin) -> None:
         self.origins[origin.replica_id] = origin

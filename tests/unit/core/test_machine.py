@@ -302,6 +302,28 @@ def test_feeds_are_independent(harness: Harness) -> None:
     assert len(first.take()) == 2
 
 
+def test_a_result_that_came_and_went_is_no_change(harness: Harness) -> None:
+    """However often the changes were folded into the digest meanwhile. One that was there is."""
+    session_id = harness.open_session()
+
+    def write(number: int, done_below: int = 0) -> None:
+        harness.write(SetDataOp("/", b""), Caller(session_id, 0, number, done_below))
+
+    write(1)
+    feed = harness.machine.observe_changes()
+    write(2)
+    harness.machine.digest()
+    write(3, 2)
+    write(4, 4)
+    assert harness.state.results.keys() == {(session_id, 4)}
+    taken = feed.take()
+    assert {number: result is None for (_, number), result in taken.results.items()} == {
+        1: True,
+        4: False,
+    }
+    assert rebuilt(harness.machine).digest() == harness.machine.digest()
+
+
 def test_taken_changes_stay_as_they_were(harness: Harness) -> None:
     feed = harness.machine.observe_changes()
     harness.create("/a")
