@@ -306,15 +306,16 @@ def test_a_result_that_came_and_went_is_no_change(harness: Harness) -> None:
     """However often the changes were folded into the digest meanwhile. One that was there is."""
     session_id = harness.open_session()
 
-    def write(number: int, done_below: int = 0) -> None:
-        harness.write(SetDataOp("/", b""), Caller(session_id, 0, number, done_below))
+    def write(*numbers: int) -> None:
+        """In one entry, each done with those before it."""
+        callers = [Caller(session_id, 0, number, number) for number in numbers]
+        harness.submit(*(Write(caller, SetDataOp("/", b"")) for caller in callers))
 
     write(1)
     feed = harness.machine.observe_changes()
     write(2)
     harness.machine.digest()
-    write(3, 2)
-    write(4, 4)
+    write(3, 4)
     assert harness.state.results.keys() == {(session_id, 4)}
     taken = feed.take()
     assert {number: result is None for (_, number), result in taken.results.items()} == {
