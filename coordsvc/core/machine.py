@@ -12,8 +12,8 @@ numbering (`numbering.py`) and void commands take none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -67,6 +67,19 @@ DIGEST_POINT_ZXIDS: Final = 4096
 """A digest point is kept about so often, and costs one folding."""
 
 _DIGEST_POINTS_KEPT: Final = 64
+
+
+class Reader(Protocol):
+    """Who wants to look at the state as a command has left it, before the next one runs. It changes
+    nothing, is quick, and raises nothing."""
+
+    def read(self) -> None: ...
+
+
+Readers: TypeAlias = Mapping[int, Mapping[int, Sequence[Reader]]]
+"""Of an entry: by the place of the batch, and in it by that of the command."""
+
+_NO_READERS: Final[Readers] = {}
 
 _Operation = Callable[[Transaction, Any], Result]
 
@@ -133,15 +146,24 @@ class Machine:
 
     # ---------------------------------------------------------------------- entries
 
-    def apply_entry(self, entry: Entry, term: int) -> AppliedEntry:
+    def apply_entry(self, entry: Entry, term: int, readers: Readers = _NO_READERS) -> AppliedEntry:
         """Apply one entry of the log, which was proposed in `term`. Batches come first, so that
-        a write in the same turn saves what the leader wanted to expire or collect."""
+        a write in the same turn saves what the leader wanted to expire or collect. `readers` are
+        called behind their commands, if these run."""
         state, txn = self.state, self._txn
         mismatch = self._compare_digest(entry) if entry.digest_zxid else None
         zxid_before = state.zxid
         state.advance_time(entry.time_ms, entry.clock_ms)
         txn.begin_entry()
-        batches = tuple([self._apply_batch(batch) for batch in entry.batches])
+        if readers:
+            batches = tuple(
+                [
+                    self._apply_batch(batch, readers.get(place))
+                    for place, batch in enumerate(entry.batches)
+                ]
+            )
+        else:
+            batches = tuple([self._apply_batch(batch) for batch in entry.batches])
         for command in entry.leader_commands:
             if command.term == term:
                 leader_commands.apply(txn, command)
@@ -156,7 +178,9 @@ class Machine:
             tuple(txn.heard_sessions),
         )
 
-    def _apply_batch(self, batch: Batch) -> AppliedBatch:
+    def _apply_batch(
+        self, batch: Batch, readers: Mapping[int, Sequence[Reader]] | None = None
+    ) -> AppliedBatch:
         state = self.state
         status = batch_status(state, batch)
         replies: tuple[Reply, ...] = ()
@@ -165,7 +189,12 @@ class Machine:
                 replies = (self._register(batch),)
             else:
                 run = _COMMANDS
-                replies = tuple([run[type(command)](self, command) for command in batch.commands])
+                if readers:
+                    replies = self._run_amid_readers(batch.commands, readers)
+                else:
+                    replies = tuple(
+                        [run[type(command)](self, command) for command in batch.commands]
+                    )
                 note_batch(state, batch)
         return AppliedBatch(
             batch.replica_id,
@@ -175,6 +204,16 @@ class Machine:
             expected_seq(state, batch.replica_id),
             replies,
         )
+
+    def _run_amid_readers(
+        self, commands: tuple[ClientCommand, ...], readers: Mapping[int, Sequence[Reader]]
+    ) -> tuple[Reply, ...]:
+        replies: list[Reply] = []
+        for place, command in enumerate(commands):
+            replies.append(_COMMANDS[type(command)](self, command))
+            for reader in readers.get(place, ()):
+                reader.read()
+        return tuple(replies)
 
     def _register(self, batch: Batch) -> Reply:
         command = batch.commands[0]

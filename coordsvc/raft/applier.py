@@ -85,7 +85,8 @@ class Applier:
 
     def _apply_entry(self, entry: Entry, term: int, now: float, answers: list[Answer]) -> None:
         state = self._machine.state
-        applied = self._machine.apply_entry(entry, term)
+        readers = self._origin.readers_in(entry.batches)
+        applied = self._machine.apply_entry(entry, term, readers)
         if applied.digest_mismatch is not None:
             raise DigestMismatchError(*applied.digest_mismatch)
         if state.cluster_id != self.cluster_id and state.cluster_id:

@@ -9,7 +9,7 @@ each number once. So a fault between replicas neither loses nor doubles a write.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,11 +18,13 @@ from coordsvc.core.commands import (
     GAP,
     VOID,
     AppliedBatch,
+    Batch,
     ClientCommand,
     OriginRegistered,
     RegisterOrigin,
     Reply,
 )
+from coordsvc.core.machine import Reader, Readers
 from coordsvc.errors import (
     CoordError,
     LimitExceededError,
@@ -46,11 +48,12 @@ class _BatchFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Waiting(msgspec.Struct, gc=False):
-    """`raw`: until it is part of a batch."""
+    """`raw`: until it is part of a batch. `write`: the waiter, if it has readers."""
 
     raw: bytes
     waiter: Waiter
     deadline: float
+    write: Submission | None = None
 
 
 class SentBatch(msgspec.Struct, gc=False):
@@ -112,7 +115,7 @@ class Origin:
                     write.set_exception(error)
                 else:
                     self._bytes += len(raw)
-                    self._waiting.append(_Waiting(raw, write, deadline))
+                    self._waiting.append(_Waiting(raw, write, deadline, write))
 
     def _fault(self, size: int, deadline: float, now: float) -> CoordError | None:
         """Why a write of so many bytes is not taken."""
@@ -259,6 +262,24 @@ class Origin:
         if not self.incarnation:
             self.incarnation = reply.result.incarnation
             self.progress_at = now
+
+    def readers_in(self, batches: tuple[Batch, ...]) -> Readers:
+        """Of the writes of this origin that are about to be applied."""
+        found: dict[int, dict[int, Sequence[Reader]]] = {}
+        for place, batch in enumerate(batches):
+            if batch.replica_id != self._settings.replica_id:
+                continue
+            sent = self._sent.get(batch.seq)
+            if sent is None or batch.incarnation != self.incarnation:
+                continue
+            behind = {
+                number: item.write.readers
+                for number, item in enumerate(sent.waiters)
+                if item.write is not None and item.write.readers
+            }
+            if behind:
+                found[place] = behind
+        return found
 
     def on_applied(self, batch: AppliedBatch, now: float) -> list[tuple[Waiter, Reply]]:
         """What an applied batch of this replica answers, to be resolved after the slice. Some may

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coordsvc.core.commands import ClientCommand, Reply
+from coordsvc.core.machine import Reader
 from coordsvc.raft.journal import LogStore
 
 
@@ -27,6 +28,10 @@ class Submission(Waiter, Protocol):
     def command(self) -> ClientCommand: ...
     @property
     def deadline(self) -> float: ...
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """Called when it has run here, before anything else runs. They may be added until then."""
+        ...
 
 
 class RecoveredLog(Protocol):

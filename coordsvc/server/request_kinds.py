@@ -300,6 +300,9 @@ GET_CHILDREN: Final = ReadKind(
 )
 GET_ACL: Final = ReadKind("get_acl", pb.GetAclResponse, _get_acl, _fill_acl, _acl_size)
 
+PLAIN_READS: Final = (EXISTS, GET_DATA, GET_ACL)
+"""Of one znode, and done in microseconds, whatever it holds."""
+
 READS: Final = {kind.name: kind for kind in (EXISTS, GET_DATA, GET_CHILDREN, GET_ACL, SYNC)}
 
 

@@ -2,8 +2,12 @@
 
 * A write is submitted as it comes, unless something before it still waits for its turn: a read
   must not see a write that was sent after it.
-* A read is done when it is the first in the queue, its watch in the same turn. By then every write
-  before it is answered. So it sees exactly what was sent before it, and perhaps what others wrote.
+* A plain read of one znode is done in the moment in which the write before it has run. When every
+  write before it is answered already, it is done when it is the first, or before that when another
+  write follows. So nothing waits for it.
+* Any other read is done when it is the first in the queue, its watch in the same turn. By then
+  every write before it is answered. So it sees exactly what was sent before it, and perhaps what
+  others wrote.
 * Nothing behind a write that was refused before it was proposed, for a reason that will pass, is
   run: in order or not at all. The stream ends then.
 * Before a reply leaves, all events up to its zxid leave.
@@ -29,6 +33,7 @@ from coordsvc.server.pipeline import MIN_ZXID_WAIT_S_MAX, Pipeline, refusal_erro
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.server.request_kinds import (
     CLOSE_SESSION,
+    PLAIN_READS,
     READS,
     ReadKind,
     WriteKind,
@@ -37,6 +42,7 @@ from coordsvc.server.request_kinds import (
 from coordsvc.server.session_frames import Frame, SetReply
 from coordsvc.server.session_reports import SessionReports
 from coordsvc.server.session_slots import (
+    BehindSlot,
     GateSlot,
     RefusedSlot,
     Slot,
@@ -45,7 +51,7 @@ from coordsvc.server.session_slots import (
     code_of,
 )
 from coordsvc.server.watch_hub import Spec, Watcher, specs_from_messages
-from coordsvc.server.write_outcome import PASSING_ERRORS, WriteOutcome
+from coordsvc.server.write_outcome import PASSING_ERRORS, ReadBehind, WriteOutcome
 from coordsvc.v1 import common_pb2, coordination_pb2
 
 CHECK_TIME_EACH = 128
@@ -102,6 +108,10 @@ class SessionQueue:
         self._state = parts.replica.machine.state
         self._caller = Caller(attached.session_id, attached.attach_epoch, ids=attached.ids)
         self._slots: deque[Slot] = deque()
+        self._last_write: WriteSlot | None = None
+        """What is not this one or before it is answered."""
+        self._ready: deque[BehindSlot] = deque()
+        """No write before them is undecided, and none came after them."""
         self._new: list[WriteSlot] = []
         """Writes that nothing holds, to be submitted together."""
         self._request_ids: set[int] = set()
@@ -175,7 +185,10 @@ class SessionQueue:
                 self._add_turn(GateSlot(self._wait_applied(min_zxid, now), now))
         command = Write(caller, op)
         slot = WriteSlot(self, request_id, kind, command, now, now + DEADLINE_S_DEFAULT)
+        if self._ready:
+            self._read_ready()
         self._slots.append(slot)
+        self._last_write = slot
         if kind is CLOSE_SESSION:
             self._closes += 1
         if not self._turns:
@@ -252,6 +265,16 @@ class SessionQueue:
                 self._watcher.add(watch)
             return result, state.zxid
 
+        if not (
+            linearizable
+            or watch
+            or kind not in PLAIN_READS
+            or self._turns
+            or self._closes
+            or min_zxid > self._state.zxid
+        ):
+            self._add_plain_read(BehindSlot(request_id, kind, act, self._end_read, now))
+            return
         waits: tuple[asyncio.Future[None], ...] = ()
         if min_zxid > self._state.zxid:
             waits += (self._wait_applied(min_zxid, now),)
@@ -269,6 +292,48 @@ class SessionQueue:
                 sets_watches=bool(watch),
             )
         )
+
+    def _add_plain_read(self, slot: BehindSlot) -> None:
+        self._parts.pipeline.begin_read()
+        self._slots.append(slot)
+        write = self._last_write
+        if write is not None and write.done():
+            write = self._last_write = self._undecided_before(write)
+        if write is not None:
+            write.add_reader(slot)
+        else:
+            slot.is_ready = True
+            self._ready.append(slot)
+
+    def _read_ready(self, last: BehindSlot | None = None) -> None:
+        """Do the reads that wait for nothing but their turn, up to that one, or all."""
+        ready = self._ready
+        while ready:
+            slot = ready.popleft()
+            slot.read()
+            if slot is last:
+                break
+
+    def _undecided_before(self, slot: Slot) -> WriteSlot | None:
+        """The last write before it that is not done. Rarely asked for: writes are done in their
+        order, but for those that are refused before they are proposed."""
+        slots, found = self._slots, False
+        for other in reversed(slots):
+            if found and type(other) is WriteSlot and not other.done():
+                return other
+            found = found or other is slot
+        return None
+
+    def place_behind(self, read: ReadBehind, write: WriteOutcome) -> None:
+        assert isinstance(write, WriteSlot)
+        before = self._undecided_before(write)
+        if before is not None:
+            before.add_reader(read)
+        else:
+            read.read()
+
+    def _end_read(self) -> None:
+        self._parts.pipeline.end_read()
 
     def _add_turn(self, slot: TurnSlot) -> None:
         try:
@@ -371,6 +436,8 @@ class SessionQueue:
             return
         if isinstance(slot, WriteSlot):
             slot.fail(error)
+        elif isinstance(slot, BehindSlot):
+            slot.refuse(error)
         elif isinstance(slot, TurnSlot):
             slot.refuse(error)
             self._end_turn()
@@ -380,9 +447,8 @@ class SessionQueue:
         all: they are kept until they are decided."""
         self.submit_new()
         for slot in self._slots:
-            if isinstance(slot, TurnSlot) and not slot.is_done:
-                slot.refuse(BadArgumentsError("the stream has ended"))
-                self._end_turn()
+            if isinstance(slot, TurnSlot):
+                self._refuse(slot, BadArgumentsError("the stream has ended"))
         self._slots = deque(
             slot for slot in self._slots if isinstance(slot, WriteSlot) and slot.is_submitted
         )
@@ -409,7 +475,11 @@ class SessionQueue:
                 if slot.reply is None and slot.error is None:
                     break
             elif not slot.done():
-                if not (isinstance(slot, TurnSlot) and self._take_turn(slot)):
+                if type(slot) is BehindSlot:
+                    if not slot.is_ready:
+                        break
+                    self._read_ready(slot)
+                elif not (isinstance(slot, TurnSlot) and self._take_turn(slot)):
                     break
                 has_items = watcher.has_items
             if has_items and not self.fill_events(frame, slot.zxid):

@@ -3,7 +3,8 @@
 A *write* is submitted as soon as no read before it is left to be answered, and the slot itself is
 what the replica tells the outcome: thousands of writes cost no task and no future. A *turn* is what
 must wait until everything before it is answered, and is then done at once, in one piece: reads with
-their watches, sync, adding and removing watches. What was refused as it came is *refused*.
+their watches, sync, adding and removing watches. A plain read of one znode stands *behind* the last
+write, and is done when that has run. What was refused as it came is *refused*.
 
 Slots know nothing of order; `session_queue.py` keeps it.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from coordsvc.core.commands import DataSet, Refusal, Write
 from coordsvc.errors import CoordError, ErrorCode
 from coordsvc.server.pipeline import refusal_error
-from coordsvc.server.request_kinds import WriteKind
+from coordsvc.server.request_kinds import ReadKind, WriteKind
 from coordsvc.server.session_frames import Frame
 from coordsvc.server.write_outcome import WriteOutcome, WriteOwner
 
@@ -45,6 +46,7 @@ class WriteSlot(WriteOutcome):
         self.is_submitted = False
         self.reply = None
         self.error = None
+        self._behind = None
 
     @property
     def name(self) -> str:
@@ -145,6 +147,49 @@ class TurnSlot:
             return False
         self.fill(getattr(message, self.name), self.result)
         return True
+
+
+class BehindSlot(TurnSlot):
+    """A read that is done in the moment in which the write before it has run. `is_ready`: there is
+    none to wait for. `on_done()`: it was done or refused."""
+
+    __slots__ = ("_fault", "_on_done", "is_ready")
+
+    def __init__(
+        self,
+        request_id: int,
+        kind: ReadKind,
+        act: Callable[[], tuple[Any, int]],
+        on_done: Callable[[], None],
+        came_at: float,
+    ) -> None:
+        super().__init__(request_id, kind.name, act, kind.fill, kind.size, came_at=came_at)
+        self.is_ready = False
+        self._on_done = on_done
+        self._fault: Exception | None = None
+
+    @property
+    def is_due(self) -> bool:
+        return self.is_ready
+
+    def read(self) -> None:
+        if self.is_done:
+            return
+        try:
+            self.run()
+        except Exception as fault:  # Its stream's, which raises it; whoever applies goes on.
+            self._fault, self.is_done = fault, True
+        self._on_done()
+
+    def refuse(self, error: CoordError) -> None:
+        if not self.is_done:
+            super().refuse(error)
+            self._on_done()
+
+    def put_into(self, frame: Frame) -> bool:
+        if self._fault is not None:
+            raise self._fault
+        return super().put_into(frame)
 
 
 class GateSlot(TurnSlot):

@@ -6,13 +6,29 @@ under way cost no task and no future.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from coordsvc.core.commands import Reply, SessionClosed, Write
-from coordsvc.errors import CoordError, ThrottledError, UnavailableError
+from coordsvc.errors import (
+    CoordError,
+    NotCaughtUpError,
+    OutcomeUnknownError,
+    ThrottledError,
+    UnavailableError,
+)
 
 PASSING_ERRORS: Final = (UnavailableError, ThrottledError)
 """Certainly not applied, and not for a fault of the request: what is behind it must not run."""
+
+
+class ReadBehind(Protocol):
+    """A read that is done in the moment in which the write before it has run, so that what is
+    behind it needs not wait for it."""
+
+    def done(self) -> bool: ...
+    def read(self) -> None: ...
+    def refuse(self, error: CoordError, /) -> None: ...
 
 
 class WriteOwner(Protocol):
@@ -30,12 +46,17 @@ class WriteOwner(Protocol):
         """`slot` was refused for a passing reason: nothing behind it may run either."""
         ...
 
+    def place_behind(self, read: ReadBehind, write: WriteOutcome) -> None:
+        """`write` has failed, and it is certain that it never runs: the read is to be done behind
+        the write before that one."""
+        ...
+
 
 class WriteOutcome:
-    """The waiter of a write. Whoever derives from it fills the fields in, `reply` and `error` with
-    None: one more call for each write would be felt."""
+    """The waiter of a write. Whoever derives from it fills the fields in, `reply`, `error` and
+    `_behind` with None: one more call for each write would be felt."""
 
-    __slots__ = ("command", "deadline", "error", "is_submitted", "owner", "reply")
+    __slots__ = ("_behind", "command", "deadline", "error", "is_submitted", "owner", "reply")
 
     owner: WriteOwner
     command: Write
@@ -43,6 +64,18 @@ class WriteOutcome:
     is_submitted: bool
     reply: Reply | None
     error: CoordError | None
+    _behind: list[ReadBehind] | None
+
+    @property
+    def readers(self) -> Sequence[ReadBehind]:
+        return self._behind or ()
+
+    def add_reader(self, read: ReadBehind) -> None:
+        """It is to be done right behind this write, which is not done."""
+        if self._behind is None:
+            self._behind = [read]
+        else:
+            self._behind.append(read)
 
     def done(self) -> bool:
         return self.reply is not None or self.error is not None
@@ -61,10 +94,24 @@ class WriteOutcome:
         """Answer with this, whatever becomes of it. One that was submitted and not yet sent is not
         sent then."""
         self.error = error
+        if self._behind is not None:
+            self._give_up_readers(error)
         if self.is_submitted:
             self.owner.write_decided()
         else:
             self.owner.wake()
+
+    def _give_up_readers(self, error: CoordError) -> None:
+        readers, self._behind = self.readers, None
+        for read in readers:
+            if read.done():
+                continue
+            if isinstance(error, PASSING_ERRORS):
+                read.refuse(error)
+            elif isinstance(error, OutcomeUnknownError):
+                read.refuse(NotCaughtUpError("an earlier write of this session is not decided yet"))
+            else:
+                self.owner.place_behind(read, self)
 
     @property
     def zxid(self) -> int:

@@ -11,7 +11,8 @@ log of one. It promises what `raft/replica.py` promises, and misbehaves only whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from coordsvc.core.commands import (
     RegisterOrigin,
     Reply,
 )
-from coordsvc.core.machine import Machine, decode_entry
+from coordsvc.core.machine import Machine, Reader, Readers, decode_entry
 from coordsvc.errors import NoQuorumError, NotCaughtUpError
 from coordsvc.raft.clock import Clock, SystemClock
 from coordsvc.raft.messages import SideMessage
@@ -157,7 +158,13 @@ class LocalReplica:
         if not waiting:
             return
         commands = tuple(command for command, _, _ in waiting)
-        applied = self._apply_batch(self.replica_id, commands)
+        # Only a waiter that was submitted together with others has readers.
+        readers = {
+            place: behind
+            for place, (_, waiter, _) in enumerate(waiting)
+            if (behind := getattr(waiter, "readers", ()))
+        }
+        applied = self._apply_batch(self.replica_id, commands, readers)
         replies = applied.batches[0].replies
         for (_, waiter, _), reply in zip(waiting, replies, strict=True):
             if not waiter.done():
@@ -198,18 +205,26 @@ class LocalReplica:
         self._incarnations[origin] = applied.batches[0].replies[0].zxid
         self._seqs[origin] = 0
 
-    def _apply_batch(self, origin: int, commands: tuple[ClientCommand, ...]) -> AppliedEntry:
+    def _apply_batch(
+        self,
+        origin: int,
+        commands: tuple[ClientCommand, ...],
+        readers: Mapping[int, Sequence[Reader]] | None = None,
+    ) -> AppliedEntry:
         self._seqs[origin] += 1
         batch = Batch(origin, self._incarnations[origin], self._seqs[origin], commands)
-        return self._apply_entry((batch,), ())
+        return self._apply_entry((batch,), (), {0: readers} if readers else {})
 
     def _apply_entry(
-        self, batches: tuple[Batch, ...], leader_commands: tuple[LeaderCommand, ...]
+        self,
+        batches: tuple[Batch, ...],
+        leader_commands: tuple[LeaderCommand, ...],
+        readers: Readers = MappingProxyType({}),
     ) -> AppliedEntry:
         """Through bytes and back, as an entry of the log goes."""
         clock_ms = int(self.clock.monotonic() * 1000)
         entry = Entry(self.clock.wall_ms(), clock_ms, batches, leader_commands)
-        applied = self.machine.apply_entry(decode_entry(_encode(entry)), self.term)
+        applied = self.machine.apply_entry(decode_entry(_encode(entry)), self.term, readers)
         self.applied_index = self.commit_index = self.applied_index + 1
         self.on_applied(applied)
         kept = []

@@ -36,7 +36,9 @@ class Asker(Protocol):
 @dataclass(slots=True)
 class Read:
     """`answer(asker)` is asked in one turn, when everything before it is answered. `needs_sync`:
-    after a read-index."""
+    after a read-index. `is_plain`: it sets no watch, and is answered in microseconds, never in
+    pieces."""
 
     answer: Callable[[Asker], Answer]
     needs_sync: bool = False
+    is_plain: bool = False

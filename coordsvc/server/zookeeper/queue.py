@@ -2,7 +2,10 @@
 
 * A write is submitted as it comes, unless a read before it still waits for its turn: a read must
   not see a write that was sent after it.
-* A read is done when everything before it is answered, its watch in the same turn.
+* A plain read of one znode is done in the moment in which the write before it has run. When every
+  write before it is answered already, it is done when it is the first, or before that when another
+  write follows. So nothing waits for it.
+* Any other read is done when everything before it is answered, its watch in the same turn.
 * Nothing behind a write that was refused before it was proposed, for a reason that will pass, is
   run: in order or not at all. The connection ends then.
 
@@ -17,14 +20,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from coordsvc.core.commands import Caller, Op, Refusal, Write
-from coordsvc.errors import CoordError
-from coordsvc.server.write_outcome import WriteOutcome
+from coordsvc.errors import CoordError, ShuttingDownError
+from coordsvc.server.write_outcome import ReadBehind, WriteOutcome
 from coordsvc.server.zookeeper.asking import Asker, Read
 from coordsvc.server.zookeeper.outbox import Outbox
 from coordsvc.server.zookeeper.protocol import OK, SET_WATCHES, SET_WATCHES2
 from coordsvc.server.zookeeper.requests import WriteKind
 from coordsvc.server.zookeeper.slots import (
     AnsweredSlot,
+    BehindSlot,
     ReadSlot,
     Slot,
     WriteSlot,
@@ -40,6 +44,8 @@ REQUEST_S_MAX: Final = 10.0
 
 CHECK_TIME_EACH: Final = 16
 """Requests between two looks at the clock."""
+
+_ABANDONED: Final = ShuttingDownError("the connection has ended")
 
 _CATCHING_UP: Final = (SET_WATCHES, SET_WATCHES2)
 """Requests whose events come before their own reply, whatever the zxid."""
@@ -65,6 +71,12 @@ class RequestQueue:
         self.wake = on_ready
         self._on_broken = on_broken
         self._slots: deque[Slot] = deque()
+        self._last_write: WriteSlot | None = None
+        """What is not this one or before it is answered."""
+        self._behind = 0
+        """BehindSlots in the queue."""
+        self._ready: deque[BehindSlot] = deque()
+        """No write before them is undecided, and none came after them."""
         self._new: list[WriteSlot] = []
         """Writes that nothing holds, to be submitted together."""
         self._fresh_at = 0.0
@@ -82,13 +94,16 @@ class RequestQueue:
     @property
     def has_reads(self) -> bool:
         """Some wait, or are in progress."""
-        return self._reads > 0
+        return self._reads + self._behind > 0
 
     # ---------------------------------------------------------------------------------- arriving
 
     def add_write(self, xid: int, kind: WriteKind, caller: Caller, op: Op, now: float) -> None:
         slot = WriteSlot(self, xid, kind, Write(caller, op), now, now + REQUEST_S_MAX)
+        if self._ready:
+            self._read_ready()
         self._slots.append(slot)
+        self._last_write = slot
         if not self._reads:
             self._new.append(slot)
 
@@ -105,6 +120,9 @@ class RequestQueue:
             self._answer_at_once(xid, op, read, now, outbox)
             return
         self._pipeline.begin_read()
+        if read.is_plain and not self._reads:
+            self._add_plain(xid, read, now)
+            return
         wait: asyncio.Future[None] | None = None
         if read.needs_sync:
             wait = self._door.replica.read_index(now + REQUEST_S_MAX)
@@ -132,6 +150,47 @@ class RequestQueue:
             return
         self._pipeline.count_read()
         self._at_once += 1
+
+    def _add_plain(self, xid: int, read: Read, now: float) -> None:
+        pipeline = self._pipeline
+        slot = BehindSlot(xid, read, self._asker, now, pipeline.check_fresh, pipeline.end_read)
+        self._slots.append(slot)
+        self._behind += 1
+        write = self._last_write
+        if write is not None and write.done():
+            write = self._last_write = self._undecided_before(write)
+        if write is not None:
+            write.add_reader(slot)
+        else:
+            slot.is_ready = True
+            self._ready.append(slot)
+
+    def _read_ready(self, last: BehindSlot | None = None) -> None:
+        """Do the reads that wait for nothing but their turn, up to that one, or all."""
+        ready = self._ready
+        while ready:
+            slot = ready.popleft()
+            slot.read()
+            if slot is last:
+                break
+
+    def _undecided_before(self, slot: Slot) -> WriteSlot | None:
+        """The last write before it that is not done. Rarely asked for: writes are done in their
+        order, but for those that are refused before they are proposed."""
+        found = False
+        for other in reversed(self._slots):
+            if found and type(other) is WriteSlot and not other.done():
+                return other
+            found = found or other is slot
+        return None
+
+    def place_behind(self, read: ReadBehind, write: WriteOutcome) -> None:
+        assert isinstance(write, WriteSlot)
+        before = self._undecided_before(write)
+        if before is not None:
+            before.add_reader(read)
+        else:
+            read.read()
 
     def add_answer(self, xid: int, code: int, now: float) -> None:
         """Of a request that needs no turn: it only keeps its place."""
@@ -193,7 +252,9 @@ class RequestQueue:
                 self._reads -= 1
                 self._pipeline.end_read()
             elif not slot.done():
-                break
+                if not (type(slot) is BehindSlot and slot.is_ready):
+                    break
+                self._read_ready(slot)
             slots.popleft()
             code, body = slot.answer()
             put_reply(slot.xid, slot.zxid or state.zxid, code, body)
@@ -201,6 +262,8 @@ class RequestQueue:
             if isinstance(slot, ReadSlot):
                 if slots:
                     self._submit_held()
+            elif type(slot) is BehindSlot:
+                self._behind -= 1
             elif slot.has_closed:
                 self.has_closed = True
                 return False
@@ -246,7 +309,9 @@ class RequestQueue:
             if isinstance(slot, ReadSlot):
                 slot.give_up()
                 self._pipeline.end_read()
-        self._reads = 0
+            elif isinstance(slot, BehindSlot):
+                slot.refuse(_ABANDONED)
+        self._reads = self._behind = 0
         self._slots = deque(
             slot for slot in self._slots if isinstance(slot, WriteSlot) and slot.is_submitted
         )
@@ -256,5 +321,5 @@ def _refuse(slot: Slot, error: CoordError) -> None:
     if isinstance(slot, WriteSlot):
         if not slot.done():
             slot.fail(error)
-    elif isinstance(slot, ReadSlot):
+    elif isinstance(slot, (ReadSlot, BehindSlot)):
         slot.refuse(error)

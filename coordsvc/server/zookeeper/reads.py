@@ -30,8 +30,8 @@ _BAD_ARGUMENTS: Final = Refusal(int(ErrorCode.BAD_ARGUMENTS))
 
 
 def exists(reader: Reader) -> Read:
-    path = path_of(reader)
-    return Read(partial(_exists, path, reader.boolean()))
+    path, watch = path_of(reader), reader.boolean()
+    return Read(partial(_exists, path, watch), is_plain=not watch)
 
 
 def _exists(path: str, watch: bool, asker: Asker) -> Answer:
@@ -46,8 +46,8 @@ def _exists(path: str, watch: bool, asker: Asker) -> Answer:
 
 
 def get_data(reader: Reader) -> Read:
-    path = path_of(reader)
-    return Read(partial(_get_data, path, reader.boolean()))
+    path, watch = path_of(reader), reader.boolean()
+    return Read(partial(_get_data, path, watch), is_plain=not watch)
 
 
 def _get_data(path: str, watch: bool, asker: Asker) -> Answer:
@@ -64,7 +64,7 @@ def _get_data(path: str, watch: bool, asker: Asker) -> Answer:
 
 
 def get_acl(reader: Reader) -> Read:
-    return Read(partial(_get_acl, path_of(reader)))
+    return Read(partial(_get_acl, path_of(reader)), is_plain=True)
 
 
 def _get_acl(path: str, asker: Asker) -> Answer:

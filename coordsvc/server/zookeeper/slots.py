@@ -1,14 +1,14 @@
 """The requests of one connection, one slot each, from when they arrive until their replies leave.
 
 A *write* is submitted as soon as no read before it is left to be answered, and is itself what the
-replica tells the outcome. A *read* is done when it is the first. Slots know nothing of order;
-`queue.py` keeps it.
+replica tells the outcome. A *read* is done when it is the first; a plain one stands *behind* the
+last write, and is done when that has run. Slots know nothing of order; `queue.py` keeps it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from coordsvc.core.commands import MultiOp, Refusal, Write
 from coordsvc.errors import CoordError
@@ -43,6 +43,7 @@ class WriteSlot(WriteOutcome):
         self.is_submitted = False
         self.reply = None
         self.error = None
+        self._behind = None
 
     def answer(self) -> tuple[int, bytes]:
         """(code, body) of one that is done. Raises its error when there is no word for it."""
@@ -152,6 +153,81 @@ class ReadSlot:
             self.wait.cancel()
 
 
+class BehindSlot:
+    """A read that is done in the moment in which the write before it has run. `is_ready`: there is
+    none to wait for. `check()` raises a CoordError when this replica may show nothing; `on_done()`:
+    it was done or refused."""
+
+    __slots__ = (
+        "_asker",
+        "_body",
+        "_check",
+        "_code",
+        "_error",
+        "_on_done",
+        "_read",
+        "arrived",
+        "is_ready",
+        "xid",
+        "zxid",
+    )
+
+    has_closed = False
+
+    def __init__(
+        self,
+        xid: int,
+        read: Read,
+        asker: Asker,
+        arrived: float,
+        check: Callable[[], None],
+        on_done: Callable[[], None],
+    ) -> None:
+        self.xid = xid
+        self.arrived = arrived
+        self.zxid = 0
+        self._read = read
+        self._asker = asker
+        self.is_ready = False
+        self._check = check
+        self._on_done = on_done
+        self._error: Exception | None = None
+        self._code = OK
+        self._body: bytes | None = None
+
+    def done(self) -> bool:
+        return self._body is not None
+
+    def read(self) -> None:
+        if self._body is not None:
+            return
+        try:
+            self._check()
+            self.zxid = self._asker.state.zxid
+            answer = self._read.answer(self._asker)
+        except Exception as error:  # Its connection's, which raises it; whoever applies goes on.
+            self._error, answer = error, b""
+        if isinstance(answer, Refusal):
+            self._code, answer = refused_as(answer), b""
+        assert isinstance(answer, bytes), "a plain read comes in one piece"
+        self._body = answer
+        self._on_done()
+
+    def refuse(self, error: CoordError) -> None:
+        if self._body is None:
+            self._error, self._body = error, b""
+            self._on_done()
+
+    def answer(self) -> tuple[int, bytes]:
+        """(code, body) of one that is done. Raises its error when there is no word for it."""
+        if self._error is not None:
+            if isinstance(self._error, CoordError):
+                return told_as(self._error), b""
+            raise self._error
+        assert self._body is not None
+        return self._code, self._body
+
+
 class AnsweredSlot:
     """A request that was answered as it came: refused, or of a kind that needs no turn."""
 
@@ -172,7 +248,7 @@ class AnsweredSlot:
         return self._code, b""
 
 
-Slot = WriteSlot | ReadSlot | AnsweredSlot
+Slot = WriteSlot | ReadSlot | BehindSlot | AnsweredSlot
 
 
 def refused_as(refusal: Refusal) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coordsvc.core.commands import Caller, CreateOp, DeleteOp, SetDataOp, Write
+from coordsvc.errors import LimitExceededError, OutcomeUnknownError
 from coordsvc.testing.local_replica import LocalReplica
 from coordsvc.v1 import common_pb2, coordination_pb2, watch_pb2
 from tests.unit.server.harness import Harness, Refused, eventually, local_server
@@ -125,6 +126,74 @@ async def test_reads_and_writes_of_one_frame_see_exactly_the_writes_before_them(
             seen = operation.set_data.data
         else:
             assert reply.get_data.data == seen
+
+
+async def test_plain_reads_between_writes_cost_no_round(harness: Harness, stream: Stream) -> None:
+    """All writes are proposed at once, and decided in one entry of the log."""
+    await stream.ask("create", path="/a", data=b"0")
+    before = harness.replica.applied_index
+    harness.replica.is_automatic = False
+    operations = [stream.operation("get_data", path="/a")]
+    expected = [b"0"]
+    for number in range(1, 30):
+        operations.append(stream.operation("set_data", path="/a", data=b"%d" % number))
+        operations += [stream.operation("get_data", path="/a") for _ in range(number % 3)]
+        expected += [b"%d" % number] * (number % 3)
+    ids = await stream.send(*operations)
+    await eventually(lambda: len(harness.replica.submitted) == 2 + 29)
+    harness.replica.apply()
+    replies = await stream.replies(ids)
+    assert harness.replica.applied_index == before + 1
+    seen = [reply.get_data.data for reply in replies if reply.HasField("get_data")]
+    assert seen == expected
+    zxids = [reply.zxid for reply in replies]
+    assert zxids == sorted(zxids)
+    assert harness.server.pipeline.statistics().reads_waiting == 0
+
+
+async def test_a_read_behind_a_write_refused_for_good_sees_the_one_before(
+    harness: Harness, stream: Stream
+) -> None:
+    """The refused one never runs; the one before it is not decided yet."""
+    replica = harness.replica
+    await stream.ask("create", path="/a", data=b"0")
+    replica.is_automatic = False
+    ids = await stream.send(
+        stream.operation("set_data", path="/a", data=b"1"),
+        stream.operation("set_data", path="/a", data=b"2"),
+        stream.operation("get_data", path="/a"),
+        stream.operation("set_data", path="/a", data=b"3"),
+    )
+    await eventually(lambda: len(replica.submitted) == 5)
+    _, second, _ = replica._waiting.pop(1)
+    second.set_exception(LimitExceededError("it is too large"))
+    replica.apply()
+    replies = await stream.replies(ids)
+    assert [code_of(reply) for reply in replies] == ["OK", "LIMIT_EXCEEDED", "OK", "OK"]
+    assert replies[2].get_data.data == b"1"
+
+
+async def test_a_read_behind_a_write_of_unknown_outcome_is_refused(
+    harness: Harness, stream: Stream
+) -> None:
+    """It could show neither the state without that write nor, later, that with the next."""
+    replica = harness.replica
+    await stream.ask("create", path="/a", data=b"0")
+    replica.is_automatic = False
+    ids = await stream.send(
+        stream.operation("set_data", path="/a", data=b"1"),
+        stream.operation("get_data", path="/a"),
+        stream.operation("set_data", path="/a", data=b"2"),
+        stream.operation("get_data", path="/a"),
+    )
+    await eventually(lambda: len(replica.submitted) == 4)
+    replica._waiting[0][1].set_exception(OutcomeUnknownError("not decided in time"))
+    replica.apply()
+    replies = await stream.replies(ids)
+    codes = [code_of(reply) for reply in replies]
+    assert codes == ["OUTCOME_UNKNOWN", "NOT_CAUGHT_UP", "OK", "OK"]
+    assert replies[3].get_data.data == b"2"
+    assert harness.server.pipeline.statistics().reads_waiting == 0
 
 
 async def test_writes_are_proposed_without_waiting_for_each_other(

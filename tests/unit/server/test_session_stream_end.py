@@ -220,7 +220,7 @@ async def test_without_a_quorum_streams_end_and_say_what_is_certain(
     harness.replica.is_automatic = False
     ids = await stream.send(
         stream.operation("create", path="/a"),
-        stream.operation("exists", path="/a"),
+        stream.operation("get_children", path="/a"),
         stream.operation("create", path="/b"),
     )
     await eventually(lambda: len(harness.replica.submitted) == 2)
@@ -263,7 +263,7 @@ async def test_shutting_down_answers_what_is_proposed_and_runs_nothing_more(
     replica.is_automatic = False
     ids = await stream.send(
         stream.operation("create", path="/a"),
-        stream.operation("exists", path="/a"),
+        stream.operation("get_children", path="/a"),
         stream.operation("create", path="/b"),
     )
     await eventually(lambda: len(replica.submitted) == 2)

@@ -194,6 +194,7 @@ async def test_what_is_behind_a_write_that_was_not_proposed_does_not_run(
         stream.operation("create", path="/a"),
         stream.operation("create", path="/b"),
         stream.operation("exists", path="/"),
+        stream.operation("get_children", path="/"),
         stream.operation("create", path="/c"),
     )
     await eventually(lambda: len(replica.submitted) == 3)
@@ -205,7 +206,7 @@ async def test_what_is_behind_a_write_that_was_not_proposed_does_not_run(
     assert refused.code == code
     assert refused.status.name == "UNAVAILABLE"
     replies = await stream.replies(ids)
-    assert [code_of(reply) for reply in replies] == [code] * 4
+    assert [code_of(reply) for reply in replies] == [code] * 5
     assert all(reply.error.applied == errors_pb2.APPLIED_NO for reply in replies)
     assert not {"/a", "/b", "/c"} & replica.machine.state.znodes.keys()
     go_away = stream.items[-1].go_away

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from coordsvc.errors import OutcomeUnknownError
 from coordsvc.server.zookeeper import lists
 from coordsvc.testing.zookeeper_client import PING_XID, ZooKeeperConnection
 from coordsvc.testing.zookeeper_connection import ConnectionEndedError, Event, Reply
@@ -73,18 +74,22 @@ def check_zxids(client: ZooKeeperConnection) -> None:
 # -------------------------------------------------------------------------------- replies
 
 
+@pytest.mark.parametrize("has_syncs", [True, False])
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_hundreds_of_requests_at_once(replica: DoorHarness, seed: int) -> None:
+async def test_hundreds_of_requests_at_once(
+    replica: DoorHarness, seed: int, has_syncs: bool
+) -> None:
     """Reads, writes, syncs and refusals in one send: answered in their order, and each read shows
     what the last write before it wrote, not a later one."""
     rng = random.Random(seed)
+    kinds = ["set", "get", "get", "missing", "exists", *(["sync"] if has_syncs else [])]
     client = await replica.open()
     await client.create("/a", b"0")
     wanted: list[Request] = []
     expected: list[bytes] = []
     last = b"0"
     for number in range(800):
-        kind = rng.choice(["set", "get", "get", "sync", "missing", "exists"])
+        kind = rng.choice(kinds)
         if kind == "set":
             last = b"%d" % number
             wanted.append(set_request("/a", last))
@@ -110,6 +115,53 @@ async def test_hundreds_of_requests_at_once(replica: DoorHarness, seed: int) -> 
                 assert Decoder(answer.body).buffer() == value
         else:
             assert answer.error == codes[OpCode(op)]
+
+
+async def test_plain_reads_between_writes_cost_no_round(replica: DoorHarness) -> None:
+    """All writes are proposed at once, in a few entries of the log."""
+    client = await replica.open()
+    await client.create("/a", b"0")
+    index = replica.local.replica.applied_index
+    wanted, expected = [get_request("/a")], [b"0"]
+    for number in range(1, 30):
+        wanted.append(set_request("/a", b"%d" % number))
+        wanted += [get_request("/a")] * (number % 3)
+        expected += [b"%d" % number] * (number % 3)
+    first = len(client.replies)
+    replies = await asyncio.gather(*client.requests(wanted))
+    assert client.replies[first:] == replies
+    assert index < replica.local.replica.applied_index <= index + 5
+    check_zxids(client)
+    seen = [
+        Decoder(reply.body).buffer()
+        for (op, _, _), reply in zip(wanted, replies, strict=True)
+        if op == OpCode.GET_DATA
+    ]
+    assert seen == expected
+
+
+async def test_a_read_behind_a_write_of_unknown_outcome_ends_the_connection(
+    replica: DoorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the write itself does: the protocol has no word for it. The session goes on."""
+    client = await replica.open()
+    await client.create("/a", b"0")
+    origin, applier = replica.local.replica._origin, replica.local.replica._applier
+    with monkeypatch.context() as held:
+        held.setattr(applier, "apply_slice", lambda now: False)
+        answers = client.requests(
+            [set_request("/a", b"1"), get_request("/a"), set_request("/a", b"2")]
+        )
+        await eventually(lambda: origin.undecided == 2)
+        origin.sent()[0].waiters[0].waiter.set_exception(OutcomeUnknownError("undecided"))
+        await client.wait_closed()
+    for answer in answers:
+        with pytest.raises(ConnectionEndedError):
+            await answer
+    await eventually(lambda: replica.state.znodes["/a"].data == b"2")
+    assert replica.door.pipeline.statistics().reads_waiting == 0
+    again = await replica.attach(client)
+    assert (await again.get_data("/a"))[0] == b"2"
 
 
 async def test_xids_are_the_clients_business(replica: DoorHarness) -> None:
