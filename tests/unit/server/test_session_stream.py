@@ -151,6 +151,22 @@ async def test_plain_reads_between_writes_cost_no_round(harness: Harness, stream
     assert harness.server.pipeline.statistics().reads_waiting == 0
 
 
+async def test_reads_that_wait_for_their_client_do_not_see_a_later_write(
+    harness: Harness, stream: Stream
+) -> None:
+    """A client that does not take its answers: the write behind them runs, and they show the state
+    before it."""
+    big = b"x" * (1 << 20)
+    await stream.ask("create", path="/big", data=big)
+    ids = await stream.send(*(stream.operation("get_data", path="/big") for _ in range(60)))
+    await eventually(lambda: 0 < harness.server.pipeline.statistics().reads_waiting < 60)
+    ids += await stream.send(stream.operation("set_data", path="/big", data=b"new"))
+    await eventually(lambda: harness.replica.machine.state.znodes["/big"].data == b"new")
+    replies = await stream.replies(ids)
+    assert all(reply.get_data.data == big for reply in replies[:-1])
+    assert replies[-1].set_data.stat.version == 1
+
+
 async def test_a_read_behind_a_write_refused_for_good_sees_the_one_before(
     harness: Harness, stream: Stream
 ) -> None:
