@@ -20,7 +20,7 @@ from coordsvc.core.commands import (
     OpenSession,
     SessionOpened,
 )
-from coordsvc.core.machine import Machine
+from coordsvc.core.machine import Machine, Readers
 from coordsvc.errors import NoQuorumError
 from coordsvc.raft.adapter import REGULAR
 from coordsvc.server.session_clock import SessionClock
@@ -35,9 +35,9 @@ class NotingMachine(Machine):
         super().__init__()
         self.terms: list[int] = []
 
-    def apply_entry(self, entry: Entry, term: int) -> AppliedEntry:
+    def apply_entry(self, entry: Entry, term: int, readers: Readers | None = None) -> AppliedEntry:
         self.terms.append(term)
-        return super().apply_entry(entry, term)
+        return super().apply_entry(entry, term, readers or {})
 
 
 def terms_applied(simulation: Simulation, replica_id: int) -> list[int]:
