@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coordsvc.core import queries
 from coordsvc.core.commands import Caller, CreateOp, DeleteOp, SetDataOp, Write
 from coordsvc.errors import LimitExceededError, OutcomeUnknownError
 from coordsvc.testing.local_replica import LocalReplica
@@ -209,6 +210,28 @@ async def test_a_read_behind_a_write_of_unknown_outcome_is_refused(
     codes = [code_of(reply) for reply in replies]
     assert codes == ["OUTCOME_UNKNOWN", "NOT_CAUGHT_UP", "OK", "OK"]
     assert replies[3].get_data.data == b"2"
+    assert harness.server.pipeline.statistics().reads_waiting == 0
+
+
+async def test_a_bug_that_a_read_behind_a_write_finds_ends_its_stream_alone(
+    harness: Harness, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is met while the replica applies, which must go on."""
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(queries, "exists", bug)
+    await stream.send(
+        stream.operation("create", path="/a"),
+        stream.operation("exists", path="/a"),
+        stream.operation("create", path="/b"),
+    )
+    refused = await stream.end()
+    assert refused is not None and refused.code == "SYSTEM_ERROR"
+    assert {"/a", "/b"} <= harness.replica.machine.state.znodes.keys()
+    async with streams(harness) as (other,):
+        assert code_of(await other.ask("get_data", path="/a")) == "OK"
     assert harness.server.pipeline.statistics().reads_waiting == 0
 
 

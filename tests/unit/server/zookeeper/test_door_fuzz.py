@@ -169,27 +169,33 @@ async def test_only_the_connection_suffers(
         await _nothing_is_left(replica, other, tasks)
 
 
-@pytest.mark.parametrize("where", ["decode", "answer"])
+@pytest.mark.parametrize("where", ["decode", "answer", "behind a write"])
 async def test_a_bug_that_a_request_finds_ends_its_connection_alone(
     where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And is told in the log, with its stack."""
+    """And is told in the log, with its stack; also when the read is done amid the entries that the
+    replica applies."""
 
     def bug(*_: object) -> Read:
         raise RuntimeError("a bug of ours")
 
     def decode(reader: Reader) -> Read:
-        return bug() if where == "decode" else Read(bug)
+        return bug() if where == "decode" else Read(bug, is_plain=where != "answer")
 
     broken = {**READS, OpCode.WHO_AM_I: ReadKind("who_am_i", decode)}
     monkeypatch.setattr(connection, "READS", broken)
     async with door_replica() as replica:
         other, client = await replica.open(), await replica.open()
-        client.send(request(1, OpCode.WHO_AM_I))
+        packets = [request(1, OpCode.WHO_AM_I)]
+        if where == "behind a write":
+            packets.insert(0, request(2, OpCode.CREATE, create_body("/a", b"", 0, WORLD)))
+        client.send(b"".join(packets))
         async with asyncio.timeout(SECONDS):
             await client.wait_closed()
         await _serves(other)
         assert replica.local.failure is None
+        assert ("/a" in replica.state.znodes) == (where == "behind a write")
+        assert replica.door.pipeline.statistics().reads_waiting == 0
         # The session is not to blame, and goes on.
         await is_served(await replica.attach(client))
     [told] = [record for record in caplog.records if record.levelno >= logging.ERROR]
