@@ -124,8 +124,9 @@ A front-end applies every write ({apply:.1f} us of its own), so sets gain little
 loop is left with {core_us:.1f} us; the gain is in reads, which grow with the cores, and in that
 neither waits for the other. Assumed: following the log costs a front-end what it costs a follower,
 and taking batches from front-ends costs the loop no more than taking them from followers does now.
-Beyond that, the leader's own work per operation is the bound, and only a compiled core, or several
-trees with a log each, would move it.
+Beyond that, the leader's own work per operation is the bound, and only doing less for each, or
+several trees with a log each, would move it; compiling the core was tried, and made it slower
+([decision 13](decisions/0013-no-compiled-core.md)).
 """
 
 

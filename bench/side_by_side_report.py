@@ -84,6 +84,26 @@ followers, the mean. *fsyncs/s* are those of all servers together. *others* is w
 on the machine used meanwhile, of a core; the other systems, which idle, are part of it.
 """
 
+LOSSES = """\
+## Where it loses, and why
+
+* **One request at a time** (W3, W4, W6). Each request is a message to parse and answer, and each
+  batch a round between three processes; in Python either takes longer than in Java or Go. With 64
+  requests in flight on a connection, these costs are shared, and what is left for each is less than
+  the peers'. Whoever has many requests should have them under way together.
+* **The Session stream beside ZooKeeper's protocol** (W1, S1-stream). gRPC's messages cost more than
+  bare packets, and writes of a session are numbered: their results are kept on every replica until
+  the client has them, so that a retry is applied once. ZooKeeper's writes have no numbers.
+* **Unary gRPC** (W5, R2). A server of grpc.aio that does nothing reaches less than three servers of
+  etcd ([decision 14](decisions/0014-what-a-unary-call-costs.md)). Clients that want more than a few
+  thousand operations a second use a stream.
+* **Idle sessions** (S1). A ping is answered when the leader has the session's renewal on record
+  ([decision 11](decisions/0011-the-door-for-zookeepers-clients.md)); ZooKeeper answers it at once.
+* **Restart** (P2). Every page and every record of the checkpoint is checked before it is used
+  ([decision 7](decisions/0007-checkpoints-and-snapshots.md)), and the tree is made of Python's
+  objects.
+"""
+
 ROWS_TITLE = "## The rows side by side\n"
 
 NOT_MEASURED = "Not measured yet: `make bench ROW={row_id}`.\n"
@@ -100,6 +120,7 @@ def write_page(page: Path) -> None:
         *_machines(rows),
         LEGEND,
         METHOD,
+        LOSSES,
         plots_section(),
         ROWS_TITLE,
         *(_section(row, results.get(row.row_id)) for row in ROWS),
