@@ -30,6 +30,7 @@ from coordsvc.server.config_model import ClusterConfig, LimitsConfig
 from coordsvc.server.grpc_door import DEADLINE_S_DEFAULT
 from coordsvc.server.measurements import Measurements
 from coordsvc.server.pipeline import MIN_ZXID_WAIT_S_MAX, Pipeline, refusal_error
+from coordsvc.server.plain_reads import PlainReads, place_behind
 from coordsvc.server.replica_port import ReplicaPort
 from coordsvc.server.request_kinds import (
     CLOSE_SESSION,
@@ -108,10 +109,7 @@ class SessionQueue:
         self._state = parts.replica.machine.state
         self._caller = Caller(attached.session_id, attached.attach_epoch, ids=attached.ids)
         self._slots: deque[Slot] = deque()
-        self._last_write: WriteSlot | None = None
-        """What is not this one or before it is answered."""
-        self._ready: deque[BehindSlot] = deque()
-        """No write before them is undecided, and none came after them."""
+        self._plain = PlainReads()
         self._new: list[WriteSlot] = []
         """Writes that nothing holds, to be submitted together."""
         self._request_ids: set[int] = set()
@@ -185,10 +183,8 @@ class SessionQueue:
                 self._add_turn(GateSlot(self._wait_applied(min_zxid, now), now))
         command = Write(caller, op)
         slot = WriteSlot(self, request_id, kind, command, now, now + DEADLINE_S_DEFAULT)
-        if self._ready:
-            self._read_ready()
+        self._plain.write_comes(slot)
         self._slots.append(slot)
-        self._last_write = slot
         if kind is CLOSE_SESSION:
             self._closes += 1
         if not self._turns:
@@ -296,41 +292,10 @@ class SessionQueue:
     def _add_plain_read(self, slot: BehindSlot) -> None:
         self._parts.pipeline.begin_read()
         self._slots.append(slot)
-        write = self._last_write
-        if write is not None and write.done():
-            write = self._last_write = self._undecided_before(write)
-        if write is not None:
-            write.add_reader(slot)
-        else:
-            slot.is_ready = True
-            self._ready.append(slot)
-
-    def _read_ready(self, last: BehindSlot | None = None) -> None:
-        """Do the reads that wait for nothing but their turn, up to that one, or all."""
-        ready = self._ready
-        while ready:
-            slot = ready.popleft()
-            slot.read()
-            if slot is last:
-                break
-
-    def _undecided_before(self, slot: Slot) -> WriteSlot | None:
-        """The last write before it that is not done. Rarely asked for: writes are done in their
-        order, but for those that are refused before they are proposed."""
-        slots, found = self._slots, False
-        for other in reversed(slots):
-            if found and type(other) is WriteSlot and not other.done():
-                return other
-            found = found or other is slot
-        return None
+        self._plain.read_comes(slot, self._slots)
 
     def place_behind(self, read: ReadBehind, write: WriteOutcome) -> None:
-        assert isinstance(write, WriteSlot)
-        before = self._undecided_before(write)
-        if before is not None:
-            before.add_reader(read)
-        else:
-            read.read()
+        place_behind(read, write, self._slots)
 
     def _end_read(self) -> None:
         self._parts.pipeline.end_read()
@@ -478,7 +443,7 @@ class SessionQueue:
                 if type(slot) is BehindSlot:
                     if not slot.is_ready:
                         break
-                    self._read_ready(slot)
+                    self._plain.read_ready(slot)
                 elif not (isinstance(slot, TurnSlot) and self._take_turn(slot)):
                     break
                 has_items = watcher.has_items
@@ -496,6 +461,8 @@ class SessionQueue:
                 if self._parts.now() >= until:
                     return False
                 count, looked_at_size = 0, frame.size
+        if not slots:
+            self._plain.all_answered()
         return not watcher.has_items or self.fill_events(frame, None)
 
     def _note_answered(self, slot: Slot, now: float) -> None:

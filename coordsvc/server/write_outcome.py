@@ -24,7 +24,9 @@ PASSING_ERRORS: Final = (UnavailableError, ThrottledError)
 
 class ReadBehind(Protocol):
     """A read that is done in the moment in which the write before it has run, so that what is
-    behind it needs not wait for it."""
+    behind it needs not wait for it. `is_ready`: there is no write to wait for."""
+
+    is_ready: bool
 
     def done(self) -> bool: ...
     def read(self) -> None: ...

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordsvc.core.commands import Caller, Op, Refusal, Write
 from coordsvc.errors import CoordError, ShuttingDownError
+from coordsvc.server.plain_reads import PlainReads, place_behind
 from coordsvc.server.write_outcome import ReadBehind, WriteOutcome
 from coordsvc.server.zookeeper.asking import Asker, Read
 from coordsvc.server.zookeeper.outbox import Outbox
@@ -71,12 +72,9 @@ class RequestQueue:
         self.wake = on_ready
         self._on_broken = on_broken
         self._slots: deque[Slot] = deque()
-        self._last_write: WriteSlot | None = None
-        """What is not this one or before it is answered."""
         self._behind = 0
         """BehindSlots in the queue."""
-        self._ready: deque[BehindSlot] = deque()
-        """No write before them is undecided, and none came after them."""
+        self._plain = PlainReads()
         self._new: list[WriteSlot] = []
         """Writes that nothing holds, to be submitted together."""
         self._fresh_at = 0.0
@@ -100,10 +98,8 @@ class RequestQueue:
 
     def add_write(self, xid: int, kind: WriteKind, caller: Caller, op: Op, now: float) -> None:
         slot = WriteSlot(self, xid, kind, Write(caller, op), now, now + REQUEST_S_MAX)
-        if self._ready:
-            self._read_ready()
+        self._plain.write_comes(slot)
         self._slots.append(slot)
-        self._last_write = slot
         if not self._reads:
             self._new.append(slot)
 
@@ -156,41 +152,10 @@ class RequestQueue:
         slot = BehindSlot(xid, read, self._asker, now, pipeline.check_fresh, pipeline.end_read)
         self._slots.append(slot)
         self._behind += 1
-        write = self._last_write
-        if write is not None and write.done():
-            write = self._last_write = self._undecided_before(write)
-        if write is not None:
-            write.add_reader(slot)
-        else:
-            slot.is_ready = True
-            self._ready.append(slot)
-
-    def _read_ready(self, last: BehindSlot | None = None) -> None:
-        """Do the reads that wait for nothing but their turn, up to that one, or all."""
-        ready = self._ready
-        while ready:
-            slot = ready.popleft()
-            slot.read()
-            if slot is last:
-                break
-
-    def _undecided_before(self, slot: Slot) -> WriteSlot | None:
-        """The last write before it that is not done. Rarely asked for: writes are done in their
-        order, but for those that are refused before they are proposed."""
-        found = False
-        for other in reversed(self._slots):
-            if found and type(other) is WriteSlot and not other.done():
-                return other
-            found = found or other is slot
-        return None
+        self._plain.read_comes(slot, self._slots)
 
     def place_behind(self, read: ReadBehind, write: WriteOutcome) -> None:
-        assert isinstance(write, WriteSlot)
-        before = self._undecided_before(write)
-        if before is not None:
-            before.add_reader(read)
-        else:
-            read.read()
+        place_behind(read, write, self._slots)
 
     def add_answer(self, xid: int, code: int, now: float) -> None:
         """Of a request that needs no turn: it only keeps its place."""
@@ -254,7 +219,7 @@ class RequestQueue:
             elif not slot.done():
                 if not (type(slot) is BehindSlot and slot.is_ready):
                     break
-                self._read_ready(slot)
+                self._plain.read_ready(slot)
             slots.popleft()
             code, body = slot.answer()
             put_reply(slot.xid, slot.zxid or state.zxid, code, body)
@@ -269,6 +234,8 @@ class RequestQueue:
                 return False
             if not len(latencies) % CHECK_TIME_EACH and self._now() >= until:
                 return True
+        if not slots:
+            self._plain.all_answered()
         return False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from coordsvc.core import queries
 from coordsvc.core.commands import Caller, CreateOp, DeleteOp, SetDataOp, Write
 from coordsvc.errors import LimitExceededError, OutcomeUnknownError
+from coordsvc.server.session_slots import WriteSlot
 from coordsvc.testing.local_replica import LocalReplica
 from coordsvc.v1 import common_pb2, coordination_pb2, watch_pb2
 from tests.unit.server.harness import Harness, Refused, eventually, local_server
@@ -166,6 +168,18 @@ async def test_reads_that_wait_for_their_client_do_not_see_a_later_write(
     replies = await stream.replies(ids)
     assert all(reply.get_data.data == big for reply in replies[:-1])
     assert replies[-1].set_data.stat.version == 1
+
+
+async def test_a_write_that_is_answered_is_not_kept(stream: Stream) -> None:
+    """Not by the place where a read would stand behind it either: it may hold a mebibyte."""
+
+    def is_kept() -> bool:
+        gc.collect()  # Of tests before.
+        return any(isinstance(each, WriteSlot) for each in gc.get_objects())
+
+    await stream.ask("create", path="/a", data=b"x" * (1 << 20))
+    await stream.ask("set_data", path="/a", data=b"y" * (1 << 20))
+    await eventually(lambda: not is_kept())
 
 
 async def test_a_read_behind_a_write_refused_for_good_sees_the_one_before(

@@ -7,6 +7,7 @@ Ref: ZooKeeper Programmer's Guide, "What ZooKeeper Guarantees about Watches"; Co
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,7 @@ import pytest
 
 from coordsvc.errors import OutcomeUnknownError
 from coordsvc.server.zookeeper import lists
+from coordsvc.server.zookeeper.slots import WriteSlot
 from coordsvc.testing.zookeeper_client import PING_XID, ZooKeeperConnection
 from coordsvc.testing.zookeeper_connection import ConnectionEndedError, Event, Reply
 from coordsvc.testing.zookeeper_records import (
@@ -138,6 +140,16 @@ async def test_plain_reads_between_writes_cost_no_round(replica: DoorHarness) ->
         if op == OpCode.GET_DATA
     ]
     assert seen == expected
+
+
+async def test_a_write_that_is_answered_is_not_kept(replica: DoorHarness) -> None:
+    """Not by the place where a read would stand behind it either: it may hold a megabyte."""
+    client = await replica.open()
+    await client.create("/a", b"x" * 1_000_000)
+    await client.set_data("/a", b"y" * 1_000_000)
+    await client.ping()
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, WriteSlot)]
 
 
 async def test_a_read_behind_a_write_of_unknown_outcome_ends_the_connection(
